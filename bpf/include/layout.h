@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every struct and enum that crosses the border between the kernel's programs and Python.
+ * bpf/layout.py is generated from the BTF of this file (bpf/genlayout.py); nothing else may
+ * describe these bytes. Plain structs only: no bit fields, no implicit padding (pad fields are
+ * named pad*), enum values below 2^31.
+ *
+ * Addresses are 128 bit, IPv4 mapped (::ffff:a.b.c.d). __be16 fields are in network order.
+ * An id is the first 64 bits of a hash over the content it names (docs/decisions/0001), so a
+ * row's bytes depend on the cluster's state only, never on history.
+ */
+#ifndef WEFT_LAYOUT_H
+#define WEFT_LAYOUT_H
+
+#include <linux/types.h>
+
+struct address {
+	__be32 word[4];
+};
+
+/* settings[0]: what the programs must know of this node. */
+enum setting_flag {
+	SETTING_OVERLAY = 1,	/* overlay_ifindex carries pods' traffic between nodes */
+	SETTING_BRIDGE = 2,	/* pods hang on a bridge: links see ARP, ND and flooded frames */
+	SETTING_MASQUERADE = 4, /* pods' traffic leaving through an uplink gets its address */
+};
+
+struct settings {
+	__u64 host_netns;	 /* cookie of the node's network namespace */
+	__u32 overlay_ifindex;	 /* 0: none */
+	__u32 flags;		 /* enum setting_flag */
+	__u32 overlay_vni;
+	__u32 hz;		 /* jiffies in a second */
+	__u16 snat_port_min;	 /* host order, inclusive */
+	__u16 snat_port_max;
+	__u32 event_sample;	 /* one forwarded new flow in this many makes an event; 0: none */
+	struct address gateway4; /* this node's own address inside its podCIDR; zero: none */
+	struct address gateway6;
+};
+
+/* workloads: a local pod's address -> its link and the two rule sets that judge it. */
+enum workload_flag {
+	WORKLOAD_NO_REDIRECT = 1, /* deliver through the stack (shaping, foreign qdiscs) */
+};
+
+struct workload {
+	__u64 ingress_set; /* 0: not isolated in this direction */
+	__u64 ingress_revision;
+	__u64 egress_set;
+	__u64 egress_revision;
+	__u32 ifindex; /* host-side link */
+	__u32 flags;   /* enum workload_flag */
+	__u8 mac[6];   /* the pod's side */
+	__u8 host_mac[6];
+	__u32 pad;
+};
+
+/* frontends: where a Service is reached. port 0 and proto 0: the address itself is a Service's. */
+struct frontend_key {
+	struct address addr;
+	__be16 port;
+	__u8 proto; /* IPPROTO_* */
+	__u8 pad;
+};
+
+struct frontend {
+	__u64 service;
+	__u32 backends; /* slots 0..backends-1 are filled; 0: refuse */
+	__u32 flags;
+};
+
+/* slots: the endpoints that new flows of a service are spread over. */
+struct slot_key {
+	__u64 service;
+	__u32 index;
+	__u32 pad;
+};
+
+struct slot {
+	__u64 backend;
+	struct address addr;
+	__be16 port;
+	__u16 pad0;
+	__u32 pad1;
+};
+
+/* backends: id -> alive. A flow whose backend is absent here chooses again (UDP). */
+struct backend {
+	__u64 service;
+};
+
+/* A flow's addresses as a packet carries them, or sorted (see flows). */
+struct tuple {
+	struct address src;
+	struct address dst;
+	__be16 sport; /* ICMP echo: the identifier, in both ports */
+	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+/*
+ * flows: conntrack, keyed by the tuple after translation, its two ends sorted so that both
+ * directions find one entry. initiator: the end that sent the first packet.
+ */
+enum flow_flag {
+	FLOW_INITIATOR_IS_DST = 1, /* in the sorted key the initiator stands second */
+	FLOW_OWN_NODE = 2,	   /* the initiator is this node itself: ingress always allowed */
+	FLOW_TRANSLATED = 4,	   /* the initiator dialled vip:vip_port */
+	FLOW_HAIRPIN = 8,	   /* backend and client are one pod: the client's address is masked */
+	FLOW_REPLIED = 16,
+	FLOW_CLOSING = 32, /* FIN or RST seen */
+};
+
+/* The way a flow's first packet took; replies take the same way back. */
+enum flow_path {
+	PATH_NONE = 0,
+	PATH_REDIRECT = 1,
+	PATH_STACK = 2,
+	PATH_OVERLAY = 3,
+};
+
+struct flow {
+	__u64 initiator_revision; /* egress revision of a local initiator, else 0 */
+	__u64 responder_revision; /* ingress revision of a local responder, else 0 */
+	struct address vip;
+	__be16 vip_port;
+	__u8 flags; /* enum flow_flag */
+	__u8 path;  /* enum flow_path */
+	__u32 seen; /* jiffies, low 32 bits */
+};
+
+/* translations: a client's tuple to a VIP -> the backend chosen for it. */
+struct translation {
+	__u64 backend;
+	struct address addr;
+	__be16 port;
+	__u16 pad;
+	__u32 seen; /* jiffies, low 32 bits */
+};
+
+/* snat: at an uplink; leaving tuple -> the node's address and port, arriving tuple -> the pod's. */
+struct snat {
+	struct address addr;
+	__be16 port;
+	__u16 pad;
+	__u32 seen; /* jiffies, low 32 bits */
+};
+
+/* sockets: what a socket dialled before connect() or sendto() was rewritten. */
+struct socket_key {
+	__u64 cookie;
+	struct address addr; /* the backend */
+	__be16 port;
+	__u16 pad0;
+	__u32 pad1;
+};
+
+struct socket_vip {
+	struct address addr;
+	__be16 port;
+	__u16 pad;
+};
+
+/* prefixes (LPM): whose an address range is. ::ffff:0:0/96 is always a row of its own. */
+enum prefix_flag {
+	PREFIX_REMOTE = 1,	  /* another node's podCIDR: node is its underlay address */
+	PREFIX_LOCAL = 2,	  /* this node's podCIDR */
+	PREFIX_NO_MASQUERADE = 4, /* never rewrite the source towards it */
+	PREFIX_SERVICE = 8,	  /* a Service range */
+};
+
+struct prefix_key {
+	__u32 prefix_len; /* bits of addr: IPv4 counts from 96 */
+	struct address addr;
+};
+
+struct prefix {
+	struct address node; /* zero unless PREFIX_REMOTE */
+	__u32 flags;	     /* enum prefix_flag */
+};
+
+/*
+ * Policy. peers (hash, an address) and blocks (LPM) give a peer class, 0: matches nothing;
+ * ports (LPM over set, protocol, port) gives a port class of the set, 0: the rest;
+ * verdicts (set, class) gives one allow bit per port class. No row for a class: the set's row
+ * of class 0. No row at all: drop.
+ */
+struct port_key {
+	__u32 prefix_len; /* bits after this field: 64 set, 8 proto, 8 pad, then of the port */
+	__u32 set_low;
+	__u32 set_high;
+	__u8 proto;
+	__u8 pad;
+	__be16 port;
+};
+
+struct verdict_key {
+	__u64 set;
+	__u64 peer;
+};
+
+struct verdict {
+	__u64 allow[4]; /* bit n: port class n */
+};
+
+/* uplinks: a link that leads outside -> the addresses that pods' traffic leaves with. */
+struct uplink {
+	struct address addr4; /* zero: none */
+	struct address addr6;
+};
+
+/* fragments: a datagram's ports, written by its first fragment. */
+struct fragment_key {
+	struct address src;
+	struct address dst;
+	__be32 id;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct fragment {
+	__be16 sport;
+	__be16 dport;
+};
+
+/* Every exit of every program counts one of these. Below REASON_DROPS: the packet went on. */
+enum reason {
+	REASON_NONE = 0,
+	REASON_STACK = 1,	/* passed to the node's stack or the next program */
+	REASON_DELIVERED = 2,	/* redirected into a local pod */
+	REASON_TUNNELLED = 3,	/* sent to another node through the overlay */
+	REASON_MASQUERADED = 4, /* left through an uplink with the node's address */
+	REASON_RESTORED = 5,	/* a masqueraded flow's reply, its pod address put back */
+	REASON_NOT_OURS = 6,	/* nothing of ours in it: passed untouched */
+	REASON_DROPS = 16,
+	REASON_POLICY_INGRESS = 16,
+	REASON_POLICY_EGRESS = 17,
+	REASON_SOURCE_SPOOFED = 18,	   /* a pod sent with an address or MAC not its own */
+	REASON_ROUTER_ADVERT_SPOOFED = 19, /* a pod played the router */
+	REASON_NO_BACKEND = 20,		   /* answered with a refusal */
+	REASON_MALFORMED = 21,
+	REASON_MAPPED_ADDRESS = 22, /* ::ffff:0:0/96 on the wire */
+	REASON_FRAGMENT_UNKNOWN = 23,
+	REASON_OVERLAY_SOURCE = 24, /* a tunnel packet from no node, or from another's prefix */
+	REASON_NO_WORKLOAD = 25,    /* this node's podCIDR, but no pod has the address */
+	REASON_SNAT_EXHAUSTED = 26,
+	REASON_TABLE_FULL = 27,
+	REASON_FLOODED = 28, /* a bridge's copy for another MAC */
+	REASON_HELPER_FAILED = 29,
+	REASON_COUNT = 32,
+};
+
+enum direction {
+	DIRECTION_FROM_POD = 0,
+	DIRECTION_TO_POD = 1,
+	DIRECTION_FROM_UPLINK = 2,
+	DIRECTION_TO_UPLINK = 3,
+	DIRECTION_FROM_OVERLAY = 4,
+	DIRECTION_TO_OVERLAY = 5,
+	DIRECTION_SOCKET = 6,
+	DIRECTION_COUNT = 8,
+};
+
+/* counters (per CPU), index reason * DIRECTION_COUNT + direction. */
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* events (ring buffer): every policy drop, other drops, new flows as sampled. */
+struct event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 set;     /* policy drops: the rule set that judged, its revision, the peer's class */
+	__u64 revision;
+	__u64 peer;
+	struct tuple tuple; /* after translation */
+	struct address vip; /* what the initiator dialled; zero: tuple.dst */
+	__be16 vip_port;
+	__u8 reason; /* enum reason */
+	__u8 direction;
+	__u8 port_class;
+	__u8 tcp_flags;
+	__u8 family; /* 4 or 6 */
+	__u8 pad0;
+	__u32 ifindex;
+	__u32 bytes;
+};
+
+#endif
