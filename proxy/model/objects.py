@@ -1,0 +1,241 @@
+"""Owns the records of what the API and the node say: small, frozen, only what a planner reads.
+
+Never decodes (weft.proxy.model.decode does) and never holds a relation between records (World does).
+Names of fields follow the Kubernetes API; "absent" and "empty" stay different where the API says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class Ref(NamedTuple):
+    """Name of an object; `namespace` is "" for objects of the cluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Kind(StrEnum):
+    """Kinds of record in World, and of the changes that make it."""
+
+    SERVICE = "service"
+    SLICE = "slice"
+    POD = "pod"
+    NAMESPACE = "namespace"
+    NODE = "node"
+    POLICY = "policy"
+    ATTACHMENT = "attachment"
+    LINK = "link"
+
+
+class Protocol(StrEnum):
+    TCP = "TCP"
+    UDP = "UDP"
+    SCTP = "SCTP"
+
+
+PROTOCOL_NUMBERS: Mapping[Protocol, int] = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
+
+
+# --- Services -----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """core/v1 ServicePort. `name` is "" where the API has none."""
+
+    name: str
+    protocol: Protocol
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """core/v1 Service. `cluster_ips` is empty for headless and ExternalName."""
+
+    ref: Ref
+    type: str
+    cluster_ips: tuple[Address, ...]
+    ports: tuple[ServicePort, ...]
+    proxied: bool = True
+    """False when another proxy is named (label service.kubernetes.io/service-proxy-name)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePort:
+    """discovery/v1 EndpointPort that has a number."""
+
+    name: str
+    protocol: Protocol
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEndpoint:
+    """discovery/v1 Endpoint: its first address; conditions with the API's defaults resolved."""
+
+    address: Address
+    ready: bool
+    serving: bool
+    terminating: bool
+    node: str
+    """"" when the API names none: never local."""
+    target: Ref | None
+    """The pod behind it (targetRef of kind Pod), for people to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """discovery/v1 EndpointSlice of an IP address type."""
+
+    ref: Ref
+    service: str
+    """Label kubernetes.io/service-name, in the slice's own namespace; "" when missing: ignored."""
+    ports: tuple[SlicePort, ...]
+    endpoints: tuple[SliceEndpoint, ...]
+    triggered_ns: int = 0
+    """Annotation endpoints.kubernetes.io/last-change-trigger-time in UNIX nanoseconds; 0: none."""
+
+
+# --- Pods, namespaces, nodes --------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """core/v1 Pod. `addresses` is empty once it owns none (no IP yet, Succeeded or Failed)."""
+
+    ref: Ref
+    uid: str
+    node: str
+    labels: Mapping[str, str]
+    addresses: tuple[Address, ...]
+    host_network: bool
+    finished: bool
+    named_ports: tuple[ServicePort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    ref: Ref
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """core/v1 Node. `addresses`: its InternalIPs in the API's order."""
+
+    ref: Ref
+    addresses: tuple[Address, ...]
+    pod_cidrs: tuple[Network, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- NetworkPolicy ------------------------------------------------------------------------------
+class Operator(StrEnum):
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    key: str
+    operator: Operator
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """meta/v1 LabelSelector: matchLabels (sorted) AND all expressions. Empty matches everything."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    expressions: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IPBlock:
+    cidr: Network
+    excepts: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """networking/v1 NetworkPolicyPeer: exactly `block`, or at least one selector. None is absent."""
+
+    pods: Selector | None = None
+    namespaces: Selector | None = None
+    block: IPBlock | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPort:
+    """networking/v1 NetworkPolicyPort. `port` None: all ports of the protocol; str: a named port."""
+
+    protocol: Protocol
+    port: int | str | None = None
+    end_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One ingress or egress rule. Empty `peers`: everyone. Empty `ports`: every protocol and port."""
+
+    peers: tuple[Peer, ...] = ()
+    ports: tuple[PolicyPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """networking/v1 NetworkPolicy with policyTypes resolved.
+
+    `broken` says why parts of it could not be understood; those parts allow nothing, and the
+    policy isolates all the same.
+    """
+
+    ref: Ref
+    pods: Selector
+    isolates_ingress: bool
+    isolates_egress: bool
+    ingress: tuple[Rule, ...]
+    egress: tuple[Rule, ...]
+    broken: str = ""
+
+
+# --- The node's own side ------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A local pod's link as weft.cni wired it; `ref` is the pod's, `key` the link's name."""
+
+    key: str
+    ref: Ref
+    uid: str
+    addresses: tuple[Address, ...]
+    ifindex: int
+    mac: bytes
+    host_mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device of the node, as netlink tells it."""
+
+    name: str
+    ifindex: int
+    mtu_bytes: int
+    addresses: tuple[Address, ...]
+    default_route: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An API object that could not be understood: what, and why."""
+
+    kind: Kind
+    ref: Ref
+    why: str
