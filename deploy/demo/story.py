@@ -1,0 +1,87 @@
+"""Owns what happens in the demo: its pods, its Service, its policies and the questions asked."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from deploy.netlab import Lab, Pod, manifests
+from deploy.netlab.shell import wait_for
+
+SERVICE, PORT, TARGET = "web", 80, 8080
+VIPS = ("10.96.0.80", "fd00:10:96::80")
+DENY, ALLOW = "web-deny-all", "web-allow-shops"
+PODS: Mapping[str, tuple[int, Mapping[str, str]]] = {
+    "web-1": (0, {"app": "web"}),
+    "web-2": (0, {"app": "web"}),
+    "web-3": (1, {"app": "web"}),
+    "shop": (0, {"role": "shop"}),
+    "till": (1, {"role": "shop"}),
+    "stranger": (1, {}),
+}
+
+
+class Story:
+    """The demo's acts, in order."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.pods: dict[str, Pod] = {}
+
+    def start_nodes(self) -> None:
+        for name in ("east", "west"):
+            self.lab.add_node(name)
+        for node in self.lab.nodes:
+            node.start()
+
+    def wire_pods(self) -> None:
+        for name, (at, labels) in PODS.items():
+            node = self.lab.nodes[at]
+            self.pods[name] = node.add_pod(name, labels=labels)
+            if "app" in labels:
+                node.serve(self.pods[name], TARGET)
+
+    def publish_service(self) -> None:
+        backends = [p for n, p in self.pods.items() if n.startswith("web-")]
+        addresses = self.lab.endpoints(backends)
+        port, target = [("http", "TCP", PORT)], [("http", "TCP", TARGET)]
+        slices = [
+            manifests.endpoint_slice(f"web-v{v}", "default", SERVICE, addresses, target, v)
+            for v in (4, 6)
+        ]
+        self.lab.manifests.put(manifests.service(SERVICE, "default", VIPS, port), *slices)
+        wait_for("the Service answers", lambda: all(self.ask("shop", vip) for vip in VIPS))
+
+    def publish_policies(self) -> None:
+        shops = {"from": [{"podSelector": {"matchLabels": {"role": "shop"}}}],
+                 "ports": [{"protocol": "TCP", "port": TARGET}]}  # fmt: skip
+        self.lab.manifests.put(policy(DENY, []), policy(ALLOW, [shops]))
+        wait_for("the policies hold", lambda: not self.ask("stranger", VIPS[0]))
+
+    def ask(self, pod: str, vip: str) -> str:
+        """The name of the endpoint that answered a connection, "" when none did within a second."""
+        script = (
+            "import socket,sys\n"
+            f"s = socket.create_connection(({vip!r}, {PORT}), 1)\n"
+            "print(s.makefile().readline().split()[0])\n"
+        )
+        return self.pods[pod].attempt(sys.executable, "-c", script).stdout.strip()
+
+    def explained_drops(self) -> str:
+        said = [f"node {node.name}\n{node.weft('drops').rstrip()}" for node in self.lab.nodes]
+        flows = [
+            node.weft("flows", "--verdict", "dropped", "--last", "3") for node in self.lab.nodes
+        ]
+        return "\n".join([*said, *(text.rstrip() for text in flows if text.strip())])
+
+
+def policy(name: str, ingress: list[dict[str, Any]]) -> manifests.Manifest:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "web"}},
+            "policyTypes": ["Ingress"],
+            "ingress": ingress,
+        },
+    }
