@@ -1,0 +1,45 @@
+"""Owns the order of one turn's writes: make before break, policy before traffic.
+
+What a row refers to is written before it and deleted after it. A peer's class moves to its new
+value before the sets that judge by it may say more, so no turn opens what neither its start nor
+its end allows. Never writes.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from weft.proxy.apply.desired import Delta
+
+
+class Step(NamedTuple):
+    """One table's share of a turn, in one direction."""
+
+    table: str
+    up: bool
+
+
+def _up(*tables: str) -> tuple[Step, ...]:
+    return tuple(Step(table, True) for table in tables)
+
+
+def _down(*tables: str) -> tuple[Step, ...]:
+    return tuple(Step(table, False) for table in tables)
+
+
+STEPS: tuple[Step, ...] = (
+    *_up("links", "backends", "slots", "verdicts", "ports", "blocks", "peers"),
+    *_down("peers", "blocks"),
+    *_up("prefixes", "uplinks", "settings", "workloads", "frontends", "hooks", "routes"),
+    *_down("hooks", "routes", "frontends", "workloads", "uplinks", "prefixes"),
+    *_down("verdicts", "ports", "slots", "backends", "settings", "links"),
+)
+"""Every table once upwards and once downwards (ARCHITECTURE, proxy)."""
+
+TABLES: frozenset[str] = frozenset(step.table for step in STEPS)
+
+
+def steps(delta: Delta) -> Iterator[Step]:
+    """The steps of STEPS in which `delta` has something to do."""
+    for step in STEPS:
+        if step.table in (delta.upserts if step.up else delta.deletes):
+            yield step
