@@ -205,3 +205,9 @@ def test_the_readme_names_only_commands_that_exist() -> None:
 
 def make_text() -> str:
     return "\n".join(p.read_text() for p in tracked() if p.name == "Makefile" or p.suffix == ".mk")
+
+
+def test_the_table_of_paths_is_the_one_that_is_tested() -> None:
+    from tests.netns.paths import markdown
+
+    assert markdown() in (ROOT / "ARCHITECTURE.md").read_text()

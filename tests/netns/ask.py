@@ -1,0 +1,49 @@
+"""Owns how a test asks a server of the lab who answered and whom it saw."""
+
+import sys
+from typing import NamedTuple
+
+from deploy.netlab import LabNode, Pod
+
+TCP = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3])) as s:
+    peer = s.getpeername()[0]
+    print(*s.makefile().readline().split(), peer)
+"""
+
+UDP = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM) as s:
+    s.settimeout(float(sys.argv[3]))
+    s.sendto(b"?", (sys.argv[1], int(sys.argv[2])))
+    answer, peer = s.recvfrom(512)
+    print(*answer.decode().split(), peer[0])
+"""
+
+
+class Answer(NamedTuple):
+    server: str
+    """Name of the server that answered."""
+    seen: str
+    """The source address that the server saw."""
+    peer: str
+    """The address that the client believes to talk to."""
+
+
+def ask(
+    who: Pod | LabNode, address: object, port: int, *, udp: bool = False, timeout_s: float = 2
+) -> Answer | None:
+    """One question; None when it was refused or nobody answered in time."""
+    script = UDP if udp else TCP
+    done = who.attempt(sys.executable, "-c", script, str(address), str(port), str(timeout_s))
+    fields = done.stdout.split()
+    return Answer(*fields) if done.returncode == 0 and len(fields) == 3 else None
+
+
+def error_of(who: Pod | LabNode, address: object, port: int, *, udp: bool = False) -> str:
+    """The last line that a failed question leaves on standard error."""
+    script = UDP if udp else TCP
+    done = who.attempt(sys.executable, "-c", script, str(address), str(port), "2")
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""

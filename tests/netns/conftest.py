@@ -1,0 +1,46 @@
+"""Fixtures of the netns tests: labs that live for a module, and the law after every test."""
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from deploy.netlab import Lab, LabNode
+
+_numbers = count()
+
+
+def lab_name() -> str:
+    return f"wt-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture(scope="module", params=["vxlan", "bridge"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def lab(mode: str) -> Iterator[Lab]:
+    """Two started nodes of one mode."""
+    with Lab(lab_name(), mode=mode) as made:
+        for name in ("east", "west"):
+            made.add_node(name)
+        for node in made.nodes:
+            node.start()
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _dump_equals_plan(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The central law: after every test the kernel holds exactly the full plan."""
+    yield
+    if "lab" in request.fixturenames:
+        for node in request.getfixturevalue("lab").nodes:
+            assert_dump_equals_plan(node)
+
+
+def assert_dump_equals_plan(node: LabNode) -> None:
+    differences = json.loads(node.weft("dump", "--differences", "-o", "json"))["differences"]
+    assert not differences, f"{node.name}: {differences}"
