@@ -10,7 +10,7 @@ PYTEST := $(PY) -m pytest -p no:cacheprovider
 # What Debian or Ubuntu must carry: BCC and its headers to compile, the rest to wire and to look.
 PACKAGES := python3-bpfcc linux-headers-amd64 libbpf1 gcc libc6-dev iproute2 nftables iptables tcpdump iputils-ping procps
 
-.PHONY: help packages venv tree lint type test test-unit test-netns demo clean
+.PHONY: help packages venv tree lint type test test-unit test-netns demo bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -60,6 +60,9 @@ test-netns: packages venv shim objects ## nodes and pods as namespaces
 
 demo: packages venv shim objects ## two nodes, six pods, a Service, two policies, in a picture
 	$(PY) -m deploy.demo
+
+bench: packages venv shim objects ## figures, each beside its peer, in one run
+	$(PY) -m tests.bench
 
 clean: ## what was built in the checkout; the cache outside stays
 	rm -rf $(BUILD)
