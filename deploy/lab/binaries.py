@@ -73,7 +73,10 @@ KUBERNETES = _binaries(
 COREDNS = _binaries(Module.TOOLS, "github.com/coredns/", "coredns")
 ALL = (*PLUGINS, *RUNTIME, *KUBERNETES, *COREDNS)
 
-_VERSION_OF = {Module.TOOLS: "github.com/containerd/containerd/v2", Module.KUBERNETES: "k8s.io/kubernetes"}
+_VERSION_OF = {
+    Module.TOOLS: "github.com/containerd/containerd/v2",
+    Module.KUBERNETES: "k8s.io/kubernetes",
+}
 
 
 def collect(binaries: Iterable[Binary] = ALL) -> Mapping[str, Path]:

@@ -5,6 +5,7 @@ Owns what proves who is who in a lab. Never kept beyond the cluster's own state 
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import subprocess
@@ -63,8 +64,9 @@ def identity(user: str, *groups: str) -> Identity:
 
 
 def write_kubeconfig(path: Path, who: Identity, ca_cert: Path) -> Path:
-    """A kubeconfig for `who`; JSON is YAML, so no library is asked."""
-    entry = {"server": spec.API_URL, "certificate-authority": str(ca_cert)}
+    """A kubeconfig for `who`; JSON is YAML, so no library has to be asked."""
+    authority = base64.b64encode(ca_cert.read_bytes()).decode()
+    entry = {"server": spec.API_URL, "certificate-authority-data": authority}
     config = {
         "apiVersion": "v1",
         "kind": "Config",

@@ -62,7 +62,7 @@ def _host(number: int) -> Address:
 
 SWITCH_ADDRESS = _host(1)
 API_ADDRESS = _host(2)
-# The resolver answers on the switch under a second address, so that SHAPE=kind can hide it.
+# What the nodes' resolv.conf names. In SHAPE=kind nobody has this address.
 RESOLVER_ADDRESS = _host(3)
 API_URL = f"https://{API_ADDRESS.v4}:{API_PORT}"
 

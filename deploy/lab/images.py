@@ -1,0 +1,138 @@
+"""The images that a lab's pods run: made here, cached, imported into each node's containerd.
+
+Owns the recipes of pause, agnhost and CoreDNS. Weft's own image is not made here: it comes as the
+archive that `make image` writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.lab import binaries, host, oci
+from deploy.lab.node import PAUSE_IMAGE, Running
+
+AGNHOST_IMAGE = "lab.weft.invalid/agnhost:1"
+COREDNS_IMAGE = "lab.weft.invalid/coredns:1"
+HERE = Path(__file__).resolve().parent
+
+_SUITE = "bookworm"
+_PACKAGES = (
+    "ca-certificates,conntrack,curl,dnsutils,iperf3,iproute2,iputils-ping,netcat-openbsd,"
+    "procps,socat,tcpdump,wget"
+)
+_LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+def collect(tools: Mapping[str, Path]) -> list[Path]:
+    """The archives of the lab's own images, made now where the cache does not have them."""
+    return [_pause(), _coredns(tools["coredns"]), _agnhost(tools["agnhost"], tools["coredns"])]
+
+
+def import_archive(node: Running, archive: Path, *, timeout_s: float = 120) -> None:
+    """Puts an image into a node's containerd, where kubelet finds it without pulling."""
+    with archive.open("rb") as content:
+        done = subprocess.run(
+            [*node.words(), "ctr", "--namespace=k8s.io", "images", "import", "--local", "-"],
+            stdin=content,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+    if done.returncode:
+        raise RuntimeError(f"node {node.node.name} refused {archive}: {done.stderr.strip()}")
+
+
+def _cache(name: str, *inputs: object) -> Path:
+    """Where an archive made of these inputs is kept."""
+    digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
+    folder = binaries.cache_root() / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.{digest}.tar"
+
+
+def _pause() -> Path:
+    source = HERE / "pause.c"
+    archive = _cache("pause", source.read_text())
+    if not archive.exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            binary = Path(scratch) / "pause"
+            host.run("gcc", "-Os", "-static", "-s", "-Wall", "-o", binary, source)
+            layer = _layer(Path(scratch), {"/pause": binary})
+            oci.write_archive(oci.Image(PAUSE_IMAGE, (layer,), ("/pause",)), archive)
+    return archive
+
+
+def _coredns(binary: Path) -> Path:
+    archive = _cache("coredns", binary)
+    if not archive.exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            layer = _layer(Path(scratch), {"/coredns": binary})
+            oci.write_archive(oci.Image(COREDNS_IMAGE, (layer,), ("/coredns",)), archive)
+    return archive
+
+
+def _agnhost(agnhost: Path, coredns: Path) -> Path:
+    """The upstream tests' image: the binary, the files that its commands read, and a shell."""
+    archive = _cache("agnhost", agnhost, coredns, _PACKAGES, _LEFT_OUT)
+    if not archive.exists():
+        porter = _kubernetes_source() / "test/images/agnhost/porter"
+        files = {
+            "/agnhost": agnhost,
+            "/agnhost-2": agnhost,
+            "/coredns": coredns,
+            "/localhost.crt": porter / "localhost.crt",
+            "/localhost.key": porter / "localhost.key",
+        }
+        with tempfile.TemporaryDirectory() as scratch:
+            layer = _layer(Path(scratch), files, folders=("/uploads",))
+            layers = (_debian(), layer)
+            image = oci.Image(AGNHOST_IMAGE, layers, ("/agnhost",), ("pause",))
+            oci.write_archive(image, archive)
+    return archive
+
+
+def _debian() -> Path:
+    """A minimal Debian root folder with the network tools, as one tar file."""
+    layer = _cache("debian", _SUITE, _PACKAGES, _LEFT_OUT)
+    if not layer.exists():
+        fresh = layer.with_suffix(".new.tar")
+        options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+        options += [f"--include={_PACKAGES}", '--aptopt=Acquire::Languages "none"']
+        words = ["nice", "mmdebstrap", "--variant=minbase", *options, _SUITE]
+        host.run(*words, fresh, *_apt_sources(), timeout_s=900)
+        fresh.replace(layer)
+    return layer
+
+
+def _apt_sources() -> list[str]:
+    """This machine's own Debian sources, so that a mirror it uses is used; else the default's."""
+    candidates = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
+    return [path for path in candidates if Path(path).exists() and Path(path).stat().st_size][:1]
+
+
+def _kubernetes_source() -> Path:
+    words = ["go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]
+    folder = binaries.MODULES / binaries.Module.KUBERNETES
+    done = subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True)
+    return Path(done.stdout.strip())
+
+
+def _layer(scratch: Path, files: Mapping[str, Path], folders: tuple[str, ...] = ()) -> Path:
+    """A tar file with these files, owned by root and executable, and these empty folders."""
+    path = scratch / "layer.tar"
+    with tarfile.open(path, "w") as layer:
+        for folder in folders:
+            entry = tarfile.TarInfo(folder.lstrip("/"))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o777
+            layer.addfile(entry)
+        for target, source in files.items():
+            with source.open("rb") as content:
+                entry = tarfile.TarInfo(target.lstrip("/"))
+                entry.size, entry.mode = source.stat().st_size, 0o755
+                layer.addfile(entry, content)
+    return path
