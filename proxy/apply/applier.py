@@ -1,0 +1,176 @@
+"""Owns the way of a delta into the kernel: gate, order, errors, retries, and the repair of drift.
+
+Never decides what is wanted. Everything here runs on the loop's worker, one call at a time.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+
+from weft.proxy.apply.desired import Delta, Desired, RowKey
+from weft.proxy.apply.gate import Stage
+from weft.proxy.apply.ledger import Ledger, key_text
+from weft.proxy.apply.order import STEPS, Step, steps
+from weft.proxy.apply.target import Target
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Rows since the daemon's start, by table."""
+
+    written: Counter[str]
+    deleted: Counter[str]
+    repaired: Counter[str]
+    """Rows that the kernel had lost, altered or gained by another hand."""
+
+
+class Applier:
+    """Brings `desired` into the targets and keeps the status of each row in `ledger`."""
+
+    def __init__(
+        self, targets: Mapping[str, Target], desired: Desired, clock: Callable[[], float]
+    ) -> None:
+        self.ledger = Ledger()
+        self.counts = Counts(Counter(), Counter(), Counter())
+        self.stage = Stage.STARTING
+        self._targets = targets
+        self._desired = desired
+        self._clock = clock
+        self._ours: set[RowKey] = set()
+
+    def apply(self, delta: Delta) -> None:
+        """Write `delta` as far as the stage allows; the rest is pending."""
+        if self.stage is not Stage.LISTED:
+            delta = self._gated(delta)
+        self._write(delta)
+
+    def advance(self, stage: Stage) -> None:
+        """More of the cluster is known: compare every table and write what is now allowed."""
+        log.info("stage", extra={"stage": stage, "before": self.stage})
+        self.stage = stage
+        if stage is Stage.LISTED:
+            self._ours.clear()
+            self.ledger.done(self.ledger.held())
+            self._write(self._difference(step.table for step in STEPS if step.up))
+        else:
+            self.apply(self._held())
+
+    def retry(self) -> None:
+        """Attempt the rows whose time has come."""
+        delta = Delta()
+        for place in self.ledger.due(self._clock()):
+            self._add(delta, place)
+        self._write(delta)
+
+    def compare(self, table: str) -> int:
+        """Bring one table back to what is desired; the number of rows that had drifted."""
+        if self.stage is not Stage.LISTED or table not in self._targets:
+            return 0
+        delta = self._difference([table])
+        drifted = [place for place in delta.places() if self.ledger.status(place).reason == ""]
+        if drifted:
+            self.counts.repaired[table] += len(drifted)
+            keys = [key_text(place.key) for place in drifted[:5]]
+            log.warning("drift", extra={"table": table, "rows": len(drifted), "first": keys})
+        self._write(delta)
+        return len(drifted)
+
+    def dump(self, table: str) -> dict[Hashable, object]:
+        """One table as the kernel has it. Raises OSError."""
+        return dict(self._targets[table].dump()) if table in self._targets else {}
+
+    def dumps(self) -> Mapping[str, Mapping[Hashable, object]]:
+        """Every table as the kernel has it. Raises OSError."""
+        return {table: self.dump(table) for table in self._targets}
+
+    def next_retry_s(self) -> float:
+        return self.ledger.next_retry_s()
+
+    def _held(self) -> Delta:
+        delta = Delta()
+        for place in self.ledger.held():
+            self._add(delta, place)
+        return delta
+
+    def _add(self, delta: Delta, place: RowKey) -> None:
+        value = self._desired.value(place)
+        if value is None:
+            delta.delete(place)
+        else:
+            delta.upsert(place, value)
+
+    def _difference(self, tables: Iterable[str]) -> Delta:
+        """What makes the kernel's tables equal to the desired ones."""
+        delta = Delta()
+        for table in tables:
+            if table in self._targets:
+                self._compare_into(delta, table)
+        return delta
+
+    def _compare_into(self, delta: Delta, table: str) -> None:
+        wanted = self._desired.rows(table)
+        try:
+            for key, value in self._targets[table].dump():
+                if key not in wanted:
+                    delta.delete(RowKey(table, key))
+                elif wanted.pop(key) != value:
+                    delta.upsert(RowKey(table, key), self._desired.value(RowKey(table, key)))
+        except OSError as error:
+            log.error("dump failed", extra={"table": table, "error": str(error)})
+            return
+        for key, value in wanted.items():
+            delta.upsert(RowKey(table, key), value)
+
+    def _gated(self, delta: Delta) -> Delta:
+        allowed = Delta()
+        present = {table: self.dump(table) for table in delta.upserts}
+        for place in delta.places():
+            value = self._desired.value(place)
+            if value is None:
+                if self.stage.may_delete(place.table) or place in self._ours:
+                    allowed.delete(place)
+                self.ledger.done([place])
+            elif self._may_write(place, value, present[place.table]):
+                allowed.upsert(place, value)
+                self._ours.add(place)
+        return allowed
+
+    def _may_write(self, place: RowKey, value: object, present: Mapping[Hashable, object]) -> bool:
+        if present.get(place.key) == value:
+            return False
+        if self.stage.may_add(place.table) and (place.key not in present or place in self._ours):
+            return True
+        self.ledger.hold(place, f"waits for sources: {self.stage}", self._clock())
+        return False
+
+    def _write(self, delta: Delta) -> None:
+        for step in steps(delta):
+            if step.table in self._targets:
+                self._write_step(step, delta)
+
+    def _write_step(self, step: Step, delta: Delta) -> None:
+        table = step.table
+        upserts: Mapping[Hashable, object] = delta.upserts.get(table, {}) if step.up else {}
+        deletes: set[Hashable] = set() if step.up else delta.deletes.get(table, set())
+        try:
+            errors = self._targets[table].write(upserts, deletes)
+        except OSError as error:
+            errors = dict.fromkeys([*upserts, *deletes], str(error))
+        self.counts.written[table] += len(upserts) - sum(key in upserts for key in errors)
+        self.counts.deleted[table] += len(deletes) - sum(key in deletes for key in errors)
+        self.ledger.done(RowKey(table, k) for k in (*upserts, *deletes) if k not in errors)
+        if errors:
+            self._fail(table, errors)
+
+    def _fail(self, table: str, errors: Mapping[Hashable, str]) -> None:
+        now_s = self._clock()
+        for key, reason in errors.items():
+            self.ledger.fail(RowKey(table, key), reason, now_s)
+        key, reason = next(iter(errors.items()))
+        log.error(
+            "rows refused",
+            extra={"table": table, "rows": len(errors), "first": key_text(key), "error": reason},
+        )

@@ -1,0 +1,84 @@
+"""Owns the way of events into the World: what changed, who has listed, what was not understood.
+
+Never plans and never writes. Used by the loop's worker only; readers see whole Worlds.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from weft.proxy.apply.gate import Stage
+from weft.proxy.model.objects import Broken, Kind
+from weft.proxy.model.world import Change, Key, Record, World
+from weft.proxy.watch.events import Event, Listed, Moved
+
+
+class Step(NamedTuple):
+    """One change with the World on both sides of it."""
+
+    change: Change
+    before: World
+    after: World
+
+
+class Intake:
+    """The current World, and how far it can be trusted.
+
+    expected: the kinds that must have listed before anything may be deleted.
+    """
+
+    def __init__(self, world: World, expected: frozenset[Kind]) -> None:
+        self.world = world
+        self.broken: dict[tuple[Kind, Key], str] = {}
+        self._expected = expected
+        self._listed: set[Kind] = set()
+        self._cached: set[Kind] = set()
+
+    @property
+    def stage(self) -> Stage:
+        if self._expected <= self._listed:
+            return Stage.LISTED
+        if self._expected <= self._listed | self._cached:
+            return Stage.CACHED
+        return Stage.STARTING
+
+    def waits_for(self) -> tuple[Kind, ...]:
+        """The kinds that have not listed."""
+        return tuple(sorted(self._expected - self._listed))
+
+    def take(self, event: Event) -> Iterator[Step]:
+        """Bring the World on by `event`; nothing for what changes nothing."""
+        if isinstance(event, Moved):
+            self.broken.pop((event.kind, event.key), None)
+            yield from self._move(event.kind, event.key, event.record)
+        elif isinstance(event, Listed):
+            yield from self._list(event)
+        else:
+            self._refuse(event.broken)
+
+    def _list(self, event: Listed) -> Iterator[Step]:
+        if event.cached and event.kind in self._listed:
+            return
+        (self._cached if event.cached else self._listed).add(event.kind)
+        for place in [place for place in self.broken if place[0] is event.kind]:
+            del self.broken[place]
+        for broken in event.broken:
+            self._refuse(broken)
+        yield from self._replace(event.kind, event.records, {b.ref for b in event.broken})
+
+    def _replace(self, kind: Kind, records: Mapping[Key, Record], kept: set[Key]) -> Iterator[Step]:
+        for key, record in records.items():
+            yield from self._move(kind, key, record)
+        gone = [key for key in self.world.table(kind) if key not in records and key not in kept]
+        for key in gone:
+            yield from self._move(kind, key, None)
+
+    def _move(self, kind: Kind, key: Key, record: Record | None) -> Iterator[Step]:
+        held = self.world.table(kind).get(key)
+        if held == record:
+            return
+        change = Change(kind, key, held, record)
+        before, self.world = self.world, self.world.with_change(change)
+        yield Step(change, before, self.world)
+
+    def _refuse(self, broken: Broken) -> None:
+        self.broken[broken.kind, broken.ref] = broken.why
