@@ -1,7 +1,7 @@
 """Owns the records of what the API and the node say: small, frozen, only what a planner reads.
 
-Never decodes (weft.proxy.model.decode does) and never holds a relation between records (World does).
-Names of fields follow the Kubernetes API; "absent" and "empty" stay different where the API says so.
+Never decodes (weft.proxy.model.decode does), never holds a relation between records (World does).
+Names of fields follow the Kubernetes API; "absent" and "empty" stay different where the API does.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """core/v1 Service. `cluster_ips` is empty for headless and ExternalName."""
+    """core/v1 Service. `cluster_ips`, one per family, is empty for headless and ExternalName."""
 
     ref: Ref
     type: str
@@ -107,7 +107,9 @@ class EndpointSlice:
 # --- Pods, namespaces, nodes --------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """core/v1 Pod. `addresses` is empty once it owns none (no IP yet, Succeeded or Failed)."""
+    """core/v1 Pod. `addresses` is empty while it owns none: no IP yet, Succeeded, Failed, or on
+    the host network, where the address is its node's.
+    """
 
     ref: Ref
     uid: str
@@ -166,7 +168,7 @@ class IPBlock:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """networking/v1 NetworkPolicyPeer: exactly `block`, or at least one selector. None is absent."""
+    """networking/v1 NetworkPolicyPeer: `block` alone, or at least one selector; None: absent."""
 
     pods: Selector | None = None
     namespaces: Selector | None = None
@@ -175,7 +177,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class PolicyPort:
-    """networking/v1 NetworkPolicyPort. `port` None: all ports of the protocol; str: a named port."""
+    """networking/v1 NetworkPolicyPort. `port` None: all of the protocol; str: a named port."""
 
     protocol: Protocol
     port: int | str | None = None
@@ -184,7 +186,7 @@ class PolicyPort:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One ingress or egress rule. Empty `peers`: everyone. Empty `ports`: every protocol and port."""
+    """One ingress or egress rule. Empty `peers`: everyone. Empty `ports`: every port there is."""
 
     peers: tuple[Peer, ...] = ()
     ports: tuple[PolicyPort, ...] = ()
@@ -210,7 +212,10 @@ class NetworkPolicy:
 # --- The node's own side ------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A local pod's link as weft.cni wired it; `ref` is the pod's, `key` the link's name."""
+    """A local pod's link as weft.cni wired it; `ref` is the pod's, `key` the link's name.
+
+    Its key in World is `key`.
+    """
 
     key: str
     ref: Ref
@@ -223,7 +228,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device of the node, as netlink tells it."""
+    """A network device of the node, as netlink tells it; its key in World is `name`."""
 
     name: str
     ifindex: int
@@ -239,3 +244,6 @@ class Broken:
     kind: Kind
     ref: Ref
     why: str
+
+
+Record = Service | EndpointSlice | Pod | Namespace | Node | NetworkPolicy | Workload | Link
