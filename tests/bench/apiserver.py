@@ -1,7 +1,7 @@
 """A stand-in for kube-apiserver that lists a generated cluster and streams events told to it.
 
 usage: apiserver.py PORT SERVICES ENDPOINTS-PER-SERVICE. It serves the lists and watches that weftd
-asks for; a line of JSON {"path": ..., "event": {...}} on standard input goes to that path's watchers.
+asks for; a line {"path": ..., "event": {...}} on standard input goes to that path's watchers.
 It answers reads only: real kube-apiserver is what correctness is tested against (tests/cluster).
 """
 
@@ -16,6 +16,7 @@ SERVICES = "/api/v1/services"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 NODES = "/api/v1/nodes"
 NAMESPACES = "/api/v1/namespaces"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 FIRST_VIP, FIRST_POD = IPv4Address("10.96.0.10"), IPv4Address("10.128.0.0")
 
 
@@ -41,15 +42,12 @@ class Cluster:
                 self.open_watch(path, writer)
                 return
             data = self.lists.get(path) or body("List", [])
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-            writer.write(head.encode() + data)
+            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(data) + data)
             await writer.drain()
         writer.close()
 
     def open_watch(self, path: str, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         self.watches.setdefault(path, []).append(writer)
 
     def tell(self, path: str, event: dict[str, Any]) -> None:
