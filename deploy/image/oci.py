@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 EPOCH_S = 1_767_225_600
 """The one time on every file: 2026-01-01T00:00:00Z."""
@@ -46,10 +46,14 @@ class Image:
     labels: Mapping[str, str]
 
 
+class _Sink(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
 class _Hashing(io.RawIOBase):
     """Passes bytes on and hashes them on the way."""
 
-    def __init__(self, target: IO[bytes]) -> None:
+    def __init__(self, target: _Sink) -> None:
         self._target = target
         self.sha256 = hashlib.sha256()
 

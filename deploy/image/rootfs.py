@@ -27,7 +27,8 @@ PACKAGES = (
     "busybox-static",  # the init steps' shell, cp and mount
 )
 APPLETS = (
-    "sh", "cat", "chmod", "cp", "grep", "ls", "mkdir", "mount", "mv", "ping", "ps", "rm", "sed", "wget",
+    "sh", "cat", "chmod", "cp", "grep", "ls", "mkdir", "mount", "mv", "ping", "ps", "rm", "sed",
+    "wget",
 )  # fmt: skip
 SITE = f"usr/local/lib/{PYTHON}/dist-packages"
 
