@@ -29,8 +29,11 @@ class Api:
 
     def run(self, *words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
         """kubectl's output; RuntimeError with its words when it fails."""
-        start = controlplane.kubectl_words(self.cluster, self.kubectl)
-        return host.run(*start, *words, stdin=stdin, timeout_s=timeout_s)
+        return host.run(*self.words(*words), stdin=stdin, timeout_s=timeout_s)
+
+    def words(self, *words: str) -> list[str]:
+        """The whole command line of a kubectl command, for those who run it themselves."""
+        return [*controlplane.kubectl_words(self.cluster, self.kubectl), *words]
 
     def get(self, *words: str) -> dict[str, Any]:
         """`kubectl get` of these words as the API's own JSON."""

@@ -13,6 +13,7 @@ from deploy.lab.spec import Address, Cluster
 
 BRIDGE = "switch"
 OUTSIDE_PORT = 8080
+OUTSIDE_UDP_PORT = 8081
 # SHAPE=kind sends what asks RESOLVER_ADDRESS to this one: the address in resolv.conf is a fiction.
 HIDDEN_RESOLVER = Address(spec.NODE_NETWORK4[4], spec.NODE_NETWORK6[4])
 HIDDEN_RESOLVER_PORT = 5053
@@ -23,10 +24,6 @@ _COREFILE = """\
     hosts {{
         {outside4} {name}
         {outside6} {name}
-        fallthrough
-    }}
-    template ANY ANY {{
-        rcode NXDOMAIN
     }}
     errors
 }}
@@ -72,7 +69,14 @@ def plug_in(cluster: Cluster, namespace: str, port: str, address: Address) -> No
 def start_outside(cluster: Cluster, agnhost: Path, coredns: Path) -> None:
     """Starts the server (HTTP and UDP echo of the client's address) and the resolver."""
     inside = host.namespace_exec(cluster.switch_namespace)
-    server = [str(agnhost), "netexec", f"--http-port={OUTSIDE_PORT}", "--udp-port=8081"]
+    # A UDP server on the wildcard would answer from the bridge's address, not the one asked.
+    server = [
+        str(agnhost),
+        "netexec",
+        f"--http-port={OUTSIDE_PORT}",
+        f"--udp-port={OUTSIDE_UDP_PORT}",
+        f"--udp-listen-addresses={spec.OUTSIDE4},{spec.OUTSIDE6}",
+    ]
     logs = cluster.state / "log"
     host.spawn([*inside, *server], log=logs / "outside.log", cgroup=f"{cluster.cgroup}/sw")
     corefile = cluster.state / "resolver.Corefile"
