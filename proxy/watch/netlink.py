@@ -1,0 +1,155 @@
+"""Owns the node's network devices as records: names, MTU, addresses, who leads outside.
+
+Pods' own links are not reported: they are attachments. Never changes a device.
+"""
+
+import os
+import select
+import socket
+import struct
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from weft.proxy.model.objects import Address, Kind, Link
+from weft.proxy.model.world import Key, Record
+from weft.proxy.watch.events import Listed, Moved, Post
+
+# RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
+_GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
+_LINK_MESSAGES, _ADDRESS_MESSAGES, _ROUTE_MESSAGES = (16, 17), (20, 21), (24, 25)
+_IFLA_IFNAME = 3
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_IFINFO_SIZE = 16
+_SCOPE_UNIVERSE = 0
+_TENTATIVE_OR_DEPRECATED = 0x40 | 0x20
+
+
+class Netlink:
+    """Posts the node's links, then their changes.
+
+    pod_prefix: names of pods' links begin with it. route_protocol: the mark of routes of ours.
+    suspect: told the desired table ("links", "routes") that another hand may have touched.
+    """
+
+    def __init__(
+        self, post: Post, suspect: Callable[[str], None], pod_prefix: str, route_protocol: int
+    ) -> None:
+        self._post = post
+        self._suspect = suspect
+        self._pod_prefix = pod_prefix
+        self._route_protocol = route_protocol
+        self._said: dict[Key, Record] | None = None
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._ended, self._end = os.pipe()
+
+    def start(self) -> None:
+        """Post the links and follow on a thread."""
+        self._socket.bind((0, _GROUPS))
+        self.scan()
+        threading.Thread(target=self._follow, name="netlink", daemon=True).start()
+
+    def stop(self) -> None:
+        os.close(self._end)
+
+    def scan(self) -> None:
+        """Read all links and post the difference; the first time, everything."""
+        with IPRoute() as netlink:
+            now: dict[Key, Record] = {link.name: link for link in self._read(netlink)}
+        before, self._said = self._said, now
+        if before is None:
+            self._post(Listed(Kind.LINK, now))
+            return
+        for name in before.keys() - now.keys():
+            self._post(Moved(Kind.LINK, name, None))
+        for name, link in now.items():
+            if before.get(name) != link:
+                self._post(Moved(Kind.LINK, name, link))
+
+    def _follow(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._socket.fileno(), self._ended], [], [])
+            if self._ended in ready:
+                self._socket.close()
+                return
+            touched = self._drain()
+            for table in touched - {""}:
+                self._suspect(table)
+            if touched & {"", "links"}:
+                self.scan()
+
+    def _drain(self) -> set[str]:
+        """What all waiting messages touch: desired tables, "" for links alone."""
+        touched: set[str] = set()
+        while True:
+            try:
+                data = self._socket.recv(1 << 18, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return touched
+            except OSError:
+                # ENOBUFS: the kernel dropped messages; a dump says what they would have.
+                return {"links", "routes"}
+            for kind, body in _messages(data):
+                touched |= self._touches(kind, body)
+
+    def _touches(self, kind: int, body: bytes) -> set[str]:
+        if kind in _LINK_MESSAGES:
+            return set() if self._is_pods(body) else {"links"}
+        if kind in _ADDRESS_MESSAGES:
+            return {"links"}
+        if kind in _ROUTE_MESSAGES:
+            # struct rtmsg: family, dst_len, src_len, tos, table, protocol
+            found = {"routes"} if body[5] == self._route_protocol else set()
+            return found | ({""} if body[1] == 0 else set())
+        return set()
+
+    def _is_pods(self, body: bytes) -> bool:
+        at = _IFINFO_SIZE
+        while at + _ATTRIBUTE.size <= len(body):
+            size, kind = _ATTRIBUTE.unpack_from(body, at)
+            if kind == _IFLA_IFNAME:
+                name = body[at + _ATTRIBUTE.size : at + size].rstrip(b"\0")
+                return name.decode(errors="replace").startswith(self._pod_prefix)
+            at += max((size + 3) & ~3, _ATTRIBUTE.size)
+        return False
+
+    def _read(self, netlink: Any) -> Iterator[Link]:
+        addresses = _addresses(netlink)
+        defaults = {
+            route.get("RTA_OIF")
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for route in netlink.get_default_routes(family=family)
+        }
+        for link in netlink.get_links():
+            name, ifindex = str(link.get("IFLA_IFNAME")), int(link["index"])
+            if not name.startswith(self._pod_prefix):
+                mtu_bytes = int(link.get("IFLA_MTU"))
+                found = tuple(addresses.get(ifindex, ()))
+                yield Link(name, ifindex, mtu_bytes, found, ifindex in defaults)
+
+
+def _addresses(netlink: Any) -> Mapping[int, list[Address]]:
+    """Addresses that may be a packet's source, by ifindex, in the kernel's order."""
+    found: dict[int, list[Address]] = defaultdict(list)
+    for message in netlink.get_addr():
+        flags = message.get("IFA_FLAGS") or message["flags"]
+        if message["scope"] == _SCOPE_UNIVERSE and not flags & _TENTATIVE_OR_DEPRECATED:
+            text = message.get("IFA_LOCAL") or message.get("IFA_ADDRESS")
+            found[message["index"]].append(ip_address(text))
+    return found
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and body of each message in one datagram (struct nlmsghdr)."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        size, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        if size < _HEADER.size:
+            return
+        yield kind, data[at + _HEADER.size : at + size]
+        at += (size + 3) & ~3
