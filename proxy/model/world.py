@@ -59,6 +59,11 @@ class Settings:
     snat_port_max: int = 65535
     event_sample: int = 0
 
+    @property
+    def has_overlay(self) -> bool:
+        """Whether a tunnel carries pods' traffic between nodes."""
+        return self.mode is Mode.VXLAN or self.overlay
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

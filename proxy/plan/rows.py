@@ -7,7 +7,11 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from weft.bpf.layout import PrefixKey
+from weft.proxy.model.objects import Network
 from weft.proxy.model.world import Change, World
+
+_MAPPED_BITS = 96
 
 
 class Row(NamedTuple):
@@ -34,3 +38,14 @@ class Planner:
     keys: Callable[[Change, World, World], Iterable[Hashable]]
     rows: Callable[[World, Hashable], Iterable[Row]]
     all_keys: Callable[[World], Iterable[Hashable]]
+
+
+def rank(value: object) -> bytes:
+    """The order of values that keys want for one row: the smallest is the one that holds."""
+    return value if isinstance(value, bytes) else repr(value).encode()
+
+
+def prefix_key(network: Network) -> bytes:
+    """`network` as the key of an LPM table: an IPv4 prefix is counted from bit 96."""
+    length = network.prefixlen + (_MAPPED_BITS if network.version == 4 else 0)
+    return PrefixKey(length, network.network_address).pack()

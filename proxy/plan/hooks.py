@@ -1,0 +1,85 @@
+"""Owns which program hangs on which link and direction, and on the cgroup root.
+
+A key is (what, name): a pod's link, a link of the node, the cgroup root. Rows are frozen
+dataclasses in the table "hooks".
+"""
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
+
+from weft.proxy.model.objects import Kind, Link
+from weft.proxy.model.world import Change, World
+from weft.proxy.plan.node import OVERLAY
+from weft.proxy.plan.rows import Planner, Row
+from weft.proxy.plan.uplinks import is_uplink, link_keys
+
+
+class Direction(StrEnum):
+    """Where on a link, or CGROUP: the cgroup2 root."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+    CGROUP = "cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class HookPoint:
+    """A place for one program. A link: its ifindex; the cgroup root: ifindex 0 and the hook's name
+    in `at` (connect4, ...), which is empty for links.
+    """
+
+    ifindex: int
+    direction: Direction
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """The program's name in weft.bpf (ARCHITECTURE, bpf)."""
+
+    program: str
+
+
+_CALLS = ("connect", "sendmsg", "recvmsg", "getpeername")
+SOCKET_PROGRAMS = tuple(f"{call}{version}" for call in _CALLS for version in (4, 6))
+_CGROUP = ("cgroup", "")
+
+
+def _rows(world: World, key: Hashable) -> Iterator[Row]:
+    what, name = cast(tuple[str, str], key)
+    if what == "workload" and (workload := world.workload(name)) is not None:
+        yield from _both(workload.ifindex, "from_pod", "to_pod")
+    elif what == "link" and (link := world.link(name)) is not None:
+        yield from _link_rows(world, link)
+    elif what == "cgroup":
+        for program in SOCKET_PROGRAMS:
+            yield Row("hooks", HookPoint(0, Direction.CGROUP, program), Hook(program))
+
+
+def _link_rows(world: World, link: Link) -> Iterator[Row]:
+    if link.name == OVERLAY and world.settings.has_overlay:
+        yield from _both(link.ifindex, "from_overlay", "to_overlay")
+    elif is_uplink(world, link):
+        yield from _both(link.ifindex, "from_uplink", "to_uplink")
+
+
+def _both(ifindex: int, ingress: str, egress: str) -> Iterator[Row]:
+    yield Row("hooks", HookPoint(ifindex, Direction.INGRESS), Hook(ingress))
+    yield Row("hooks", HookPoint(ifindex, Direction.EGRESS), Hook(egress))
+
+
+def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
+    if change.kind is Kind.ATTACHMENT:
+        return (("workload", cast(str, change.key)),)
+    return (("link", name) for name in link_keys(change, before, after))
+
+
+def _all_keys(world: World) -> Iterable[Hashable]:
+    yield _CGROUP
+    yield from (("workload", key) for key in world.table(Kind.ATTACHMENT))
+    yield from (("link", link.name) for link in world.links())
+
+
+PLANNER = Planner("hooks", _keys, _rows, _all_keys)

@@ -1,0 +1,79 @@
+"""Owns the prefixes table: whose an address range is.
+
+A key is a prefix: a node's podCIDR, a never-masqueraded prefix or a root. Traffic between pods is
+never masqueraded, so podCIDRs carry that flag too.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import cast
+
+from weft.bpf.layout import UNSPECIFIED, Prefix, PrefixFlag
+from weft.proxy.model.objects import Kind, Network, Node, Record
+from weft.proxy.model.world import Change, World
+from weft.proxy.plan.node import covering, underlay
+from weft.proxy.plan.rows import Planner, Row, prefix_key
+
+# ::ffff:0:0/96, IPv4's root, must be a row of its own: ::/0 would cover it.
+ROOTS: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+_POD = PrefixFlag.NO_MASQUERADE
+
+
+def claimant(world: World, pod_cidr: Network) -> Node | None:
+    """The node that a podCIDR belongs to: the own one, else the first by name."""
+    claims = world.nodes_with(pod_cidr)
+    return min(
+        claims, key=lambda node: (node.ref.name != world.settings.node, node.ref), default=None
+    )
+
+
+def _rows(world: World, key: Hashable) -> Iterator[Row]:
+    network = cast(IPv4Network | IPv6Network, key)
+    node = claimant(world, network)
+    if node is not None:
+        yield Row("prefixes", prefix_key(network), _pod_prefix(world, node).pack())
+    elif network in ROOTS or (
+        network in world.settings.never_masquerade and not _inside_pod_cidr(world, network)
+    ):
+        never = network in world.settings.never_masquerade
+        flags = PrefixFlag.NO_MASQUERADE if never else 0
+        yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags).pack())
+
+
+def _pod_prefix(world: World, node: Node) -> Prefix:
+    """A remote podCIDR whose node has no InternalIP leads nowhere, but is still not the world's."""
+    if node.ref.name == world.settings.node:
+        return Prefix(UNSPECIFIED, PrefixFlag.LOCAL | _POD)
+    end = underlay(node, world.own_node())
+    return Prefix(end or UNSPECIFIED, PrefixFlag.REMOTE | _POD)
+
+
+def _inside_pod_cidr(world: World, network: Network) -> bool:
+    """A narrower row there would hide the podCIDR's, which says as much already."""
+    return any(world.nodes_with(wider) for wider in covering(network))
+
+
+def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
+    if change.kind is not Kind.NODE:
+        return ()
+    cidrs = {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
+    if _families(before.own_node()) != _families(after.own_node()):
+        return {*_all_keys(before), *_all_keys(after)}
+    return cidrs | {n for n in after.settings.never_masquerade if not cidrs.isdisjoint(covering(n))}
+
+
+def _pod_cidrs(record: Record | None) -> tuple[Network, ...]:
+    return record.pod_cidrs if isinstance(record, Node) else ()
+
+
+def _families(node: Node | None) -> set[int]:
+    """What the own node contributes to the choice of underlay addresses."""
+    return {a.version for a in node.addresses} if node is not None else set()
+
+
+def _all_keys(world: World) -> Iterable[Hashable]:
+    claimed = {cidr for node in world.nodes() for cidr in node.pod_cidrs}
+    return claimed.union(world.settings.never_masquerade, ROOTS)
+
+
+PLANNER = Planner("nodes", _keys, _rows, _all_keys)

@@ -1,0 +1,56 @@
+"""Owns the one row of the settings table: what the programs must know of this node."""
+
+from collections.abc import Hashable, Iterable, Iterator
+
+from weft.bpf.layout import UNSPECIFIED, SettingFlag, pack_u32
+from weft.bpf.layout import Settings as SettingsRow
+from weft.proxy.model.objects import Kind
+from weft.proxy.model.world import Change, Mode, Settings, World
+from weft.proxy.plan.node import OVERLAY, gateway, pod_cidr
+from weft.proxy.plan.rows import Planner, Row
+
+_KEY = "settings"
+
+
+def _rows(world: World, key: Hashable) -> Iterator[Row]:
+    settings, own = world.settings, world.own_node()
+    overlay = world.link(OVERLAY) if settings.has_overlay else None
+    row = SettingsRow(
+        host_netns=settings.host_netns_cookie,
+        overlay_ifindex=overlay.ifindex if overlay is not None else 0,
+        flags=_flags(settings, overlay is not None),
+        overlay_vni=settings.overlay_vni,
+        hz=settings.hz,
+        snat_port_min=settings.snat_port_min,
+        snat_port_max=settings.snat_port_max,
+        event_sample=settings.event_sample,
+        gateway4=gateway(pod_cidr(own, 4)) or UNSPECIFIED,
+        gateway6=gateway(pod_cidr(own, 6)) or UNSPECIFIED,
+    )
+    yield Row("settings", pack_u32(0), row.pack())
+
+
+def _flags(settings: Settings, overlay: bool) -> SettingFlag:
+    flags = SettingFlag(0)
+    if overlay:
+        flags |= SettingFlag.OVERLAY
+    if settings.mode is Mode.BRIDGE:
+        flags |= SettingFlag.BRIDGE
+    if settings.masquerade:
+        flags |= SettingFlag.MASQUERADE
+    return flags
+
+
+def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
+    if change.kind is Kind.LINK and change.key == OVERLAY:
+        return (_KEY,)
+    if change.kind is Kind.NODE and before.own_node() != after.own_node():
+        return (_KEY,)
+    return ()
+
+
+def _all_keys(world: World) -> Iterable[Hashable]:
+    return (_KEY,)
+
+
+PLANNER = Planner("settings", _keys, _rows, _all_keys)
