@@ -1,6 +1,7 @@
 """Writes folders as layers and layers as an OCI image archive; the same content, the same bytes.
 
-Owns the formats (OCI image-spec v1.1: image-layout, manifest, config; layers are tar with gzip).
+Owns the formats (OCI image-spec v1.1: image-layout, manifest, config; layers are tar, with gzip or
+plain).
 Never looks at what the files are. Order, owners and times are fixed; nothing reads a clock.
 """
 
@@ -23,6 +24,8 @@ EPOCH_S = 1_767_225_600
 _CREATED = "2026-01-01T00:00:00Z"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MEDIA = "application/vnd.oci.image"
+PACKED_LAYER = f"{_MEDIA}.layer.v1.tar+gzip"
+PLAIN_LAYER = f"{_MEDIA}.layer.v1.tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Layer:
     digest: str
     diff_id: str
     size_bytes: int
+    media_type: str = PACKED_LAYER
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Image:
     entrypoint: tuple[str, ...]
     environment: Mapping[str, str]
     labels: Mapping[str, str]
+    command: tuple[str, ...] = ()
 
 
 class _Sink(Protocol):
@@ -80,6 +85,13 @@ def write_layer(root: Path, path: Path) -> Layer:
         f"sha256:{content.sha256.hexdigest()}",
         path.stat().st_size,
     )
+
+
+def plain_layer(path: Path) -> Layer:
+    """A tar file that is a layer as it lies: nothing to unpack where it is imported."""
+    with path.open("rb") as content:
+        digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
+    return Layer(path, digest, digest, path.stat().st_size, PLAIN_LAYER)
 
 
 def _sorted_tree(root: Path) -> Iterator[Path]:
@@ -140,6 +152,7 @@ def _config(image: Image, layers: Sequence[Layer]) -> object:
         "created": _CREATED,
         "config": {
             "Entrypoint": image.entrypoint,
+            "Cmd": image.command,
             "Env": [f"{name}={value}" for name, value in sorted(image.environment.items())],
             "Labels": dict(image.labels),
         },
@@ -155,7 +168,7 @@ def _manifest(config: bytes, layers: Sequence[Layer]) -> object:
         "config": _descriptor(f"{_MEDIA}.config.v1+json", config),
         "layers": [
             {
-                "mediaType": f"{_MEDIA}.layer.v1.tar+gzip",
+                "mediaType": layer.media_type,
                 "digest": layer.digest,
                 "size": layer.size_bytes,
             }

@@ -10,10 +10,12 @@ import hashlib
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from deploy.lab import binaries, host, oci
+from deploy.image import oci
+from deploy.lab import binaries, host
 from deploy.lab.node import PAUSE_IMAGE, Running
 
 AGNHOST_IMAGE = "lab.weft.invalid/agnhost:1"
@@ -63,7 +65,7 @@ def _pause() -> Path:
             binary = Path(scratch) / "pause"
             host.run("gcc", "-Os", "-static", "-s", "-Wall", "-o", binary, source)
             layer = _layer(Path(scratch), {"/pause": binary})
-            oci.write_archive(oci.Image(PAUSE_IMAGE, (layer,), ("/pause",)), archive)
+            _write(archive, PAUSE_IMAGE, (layer,), "/pause")
     return archive
 
 
@@ -72,7 +74,7 @@ def _coredns(binary: Path) -> Path:
     if not archive.exists():
         with tempfile.TemporaryDirectory() as scratch:
             layer = _layer(Path(scratch), {"/coredns": binary})
-            oci.write_archive(oci.Image(COREDNS_IMAGE, (layer,), ("/coredns",)), archive)
+            _write(archive, COREDNS_IMAGE, (layer,), "/coredns")
     return archive
 
 
@@ -83,16 +85,14 @@ def _agnhost(agnhost: Path, coredns: Path) -> Path:
         porter = _kubernetes_source() / "test/images/agnhost/porter"
         files = {
             "/agnhost": agnhost,
-            "/agnhost-2": agnhost,
             "/coredns": coredns,
             "/localhost.crt": porter / "localhost.crt",
             "/localhost.key": porter / "localhost.key",
         }
         with tempfile.TemporaryDirectory() as scratch:
-            layer = _layer(Path(scratch), files, folders=("/uploads",))
-            layers = (_debian(), layer)
-            image = oci.Image(AGNHOST_IMAGE, layers, ("/agnhost",), ("pause",))
-            oci.write_archive(image, archive)
+            links = {"/agnhost-2": "agnhost"}
+            layer = _layer(Path(scratch), files, folders=("/uploads",), links=links)
+            _write(archive, AGNHOST_IMAGE, (_debian(), layer), "/agnhost", "pause")
     return archive
 
 
@@ -122,17 +122,39 @@ def _kubernetes_source() -> Path:
     return Path(done.stdout.strip())
 
 
-def _layer(scratch: Path, files: Mapping[str, Path], folders: tuple[str, ...] = ()) -> Path:
-    """A tar file with these files, owned by root and executable, and these empty folders."""
+def _write(archive: Path, name: str, layers: Sequence[Path], entrypoint: str, *words: str) -> None:
+    image = oci.Image(
+        name=name,
+        full_name=name,
+        entrypoint=(entrypoint,),
+        environment={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+        labels={},
+        command=words,
+    )
+    oci.write_archive(archive, image, [oci.plain_layer(layer) for layer in layers])
+
+
+def _layer(
+    scratch: Path,
+    files: Mapping[str, Path],
+    *,
+    folders: Sequence[str] = (),
+    links: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """A tar file with these files, owned by root and executable, these empty folders and links."""
     path = scratch / "layer.tar"
     with tarfile.open(path, "w") as layer:
         for folder in folders:
             entry = tarfile.TarInfo(folder.lstrip("/"))
             entry.type, entry.mode = tarfile.DIRTYPE, 0o777
             layer.addfile(entry)
-        for target, source in files.items():
+        for link, target in links.items():
+            entry = tarfile.TarInfo(link.lstrip("/"))
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            layer.addfile(entry)
+        for inside, source in files.items():
             with source.open("rb") as content:
-                entry = tarfile.TarInfo(target.lstrip("/"))
+                entry = tarfile.TarInfo(inside.lstrip("/"))
                 entry.size, entry.mode = source.stat().st_size, 0o755
                 layer.addfile(entry, content)
     return path
