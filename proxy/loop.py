@@ -8,7 +8,7 @@ and probes meanwhile; nothing but a turn alters World, plan and statuses.
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from weft.proxy.intake import Intake
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import Change, Key, World
 from weft.proxy.planning import Difference, Planning
-from weft.proxy.watch.events import Event
+from weft.proxy.watch.events import Event, kind_of
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ class Loop:
         self.applier = applier
         self._patrol = patrol
         self._queue: deque[_Posted] = deque()
+        self._taken: list[_Posted] = []
         self._waiters: list[_Waiter] = []
         self._urgent: set[Owner] = set()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="turn")
@@ -88,10 +89,16 @@ class Loop:
 
     @property
     def queued_since_s(self) -> float | None:
-        """When the oldest event that no turn has taken was posted; None: none waits."""
+        """When the oldest event that no turn has brought to its end was posted; None: none."""
+        if self._taken:
+            return self._taken[0].at_s
         with contextlib.suppress(IndexError):
             return self._queue[0].at_s
         return None
+
+    def queued(self) -> "Counter[Kind]":
+        """Events that no turn has brought to its end, by kind."""
+        return Counter(kind_of(posted.event) for posted in (*self._taken, *tuple(self._queue)))
 
     # --- for sources and for those who wait ---
     def post(self, event: Event) -> None:
@@ -159,7 +166,9 @@ class Loop:
     async def _next_turn(self) -> None:
         posted = [self._queue.popleft() for _ in range(len(self._queue))]
         answers: dict[int, frozenset[Owner]] = {}
+        self._taken = posted
         turn = await self.between_turns(lambda: self._turn(posted, answers))
+        self._taken = []
         for number, owners in answers.items():
             future = posted[number].owners
             if future is not None and not future.done():
@@ -239,8 +248,12 @@ class View:
 
     @property
     def queued_since_s(self) -> float | None:
-        """When the oldest event that no turn has taken was posted (monotonic); None: none waits."""
+        """When the oldest event that is not through a turn was posted (monotonic); None: none."""
         return self._loop.queued_since_s
+
+    def queued(self) -> Mapping[Kind, int]:
+        """Events that are not through a turn, by kind."""
+        return self._loop.queued()
 
     @property
     def counts(self) -> Counts:

@@ -191,6 +191,15 @@ def _namespace(ref: Ref, shape: NamespaceShape) -> Namespace:
     return Namespace(ref, shared_labels((shape.metadata.labels or {}) | {NAMESPACE_NAME: ref.name}))
 
 
+# cluster-autoscaler's mark before it removes a node (utils/taints, ToBeDeletedTaint).
+_LEAVING_TAINT = "ToBeDeletedByClusterAutoscaler"
+
+
+def _leaves(shape: NodeShape) -> bool:
+    taints = {taint.key for taint in shape.spec.taints or ()}
+    return bool(shape.metadata.deletion_timestamp) or _LEAVING_TAINT in taints
+
+
 def _node(ref: Ref, shape: NodeShape) -> Node:
     written = shape.spec.pod_cidrs or [shape.spec.pod_cidr]
     return Node(
@@ -200,6 +209,7 @@ def _node(ref: Ref, shape: NodeShape) -> Node:
         ),
         pod_cidrs=tuple(parse_network(text) for text in written if text),
         labels=shared_labels(shape.metadata.labels),
+        leaving=_leaves(shape),
     )
 
 

@@ -135,6 +135,8 @@ class Node:
     addresses: tuple[Address, ...]
     pod_cidrs: tuple[Network, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
+    leaving: bool = False
+    """Being deleted, or marked by the cluster autoscaler: load balancers turn away from it."""
 
 
 # --- NetworkPolicy ------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ class Meta(Shape):
     resource_version: str = ""
     labels: Strings | None = None
     annotations: Strings | None = None
+    deletion_timestamp: str | None = None
 
 
 class Object(Shape):
@@ -124,9 +125,14 @@ class NodeAddress(Shape):
     address: str
 
 
+class Taint(Shape):
+    key: str = ""
+
+
 class NodeSpec(Shape):
     pod_cidr: str = field(name="podCIDR", default="")
     pod_cidrs: list[str] | None = field(name="podCIDRs", default=None)
+    taints: list[Taint] | None = None
 
 
 class NodeStatus(Shape):

@@ -41,6 +41,11 @@ class Refused:
 
 Event = Moved | Listed | Refused
 
+
+def kind_of(event: Event) -> Kind:
+    """The kind of record that an event speaks of."""
+    return event.broken.kind if isinstance(event, Refused) else event.kind
+
 Post = Callable[[Event], None]
 """Where a source puts its events; may be called from any thread."""
 
