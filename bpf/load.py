@@ -1,0 +1,164 @@
+"""Compiled objects into the kernel: maps opened from their pins or made, programs loaded.
+
+Owns which maps are reused, kept for later or retired. Attaches nothing (hook.py) and writes no
+row. Needs neither LLVM nor headers.
+"""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from weft.bpf import objects as compiled
+from weft.bpf import pins as pinned
+from weft.bpf import syscall
+from weft.bpf.layout import LAYOUTS, TABLES
+from weft.bpf.objects import INSTRUCTION_BYTES, MapDeclaration, Object, ObjectError, read_objects
+from weft.bpf.pins import ForeignPin
+from weft.bpf.syscall import AttachType, MapType, ProgramType
+from weft.bpf.table import KernelTable
+from weft.bpf.wire import TableSpec
+
+_FLOWS_PER_GIB, _FLOWS_MIN, _FLOWS_MAX = 65_536, 65_536, 524_288
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded program. tag: the kernel's hash of its code; verified_insns: how many instructions
+    the verifier walked (0 where the kernel is older than 5.16)."""
+
+    fd: int
+    name: str
+    tag: str
+    verified_insns: int
+    kind: ProgramType
+    attach: AttachType
+
+
+@dataclass(frozen=True, slots=True)
+class Datapath:
+    """The node's maps and programs, open.
+
+    unmigrated: pins of state maps of another shape, whose rows this version cannot carry over.
+    retired: pins of derived maps of another shape, of no use once every hook is replaced.
+    """
+
+    tables: Mapping[str, KernelTable]
+    programs: Mapping[str, Program]
+    unmigrated: tuple[Path, ...]
+    retired: tuple[Path, ...]
+
+    def program(self, name: str) -> Program:
+        """Raises KeyError for a program that no object has."""
+        return self.programs[name]
+
+    def retire(self) -> None:
+        """Let go of derived maps of other shapes; call it when every hook runs these programs."""
+        for path in self.retired:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_datapath(
+    *, pins: Path, objects: Path, entries: Mapping[str, int] | None = None
+) -> Iterator[Datapath]:
+    """The maps of layout.TABLES pinned below `pins` and every program of the folder `objects`.
+
+    entries: sizes by table name that differ from the defaults (a ring buffer's in bytes). Leaving
+    the context closes descriptors; pins and hooks stay. Raises PinsUnusable, ForeignPin,
+    ObjectError, BpfError.
+    """
+    units = read_objects(objects)
+    check_declarations(units)
+    sizes = default_entries() | dict(entries or {})
+    paths = {
+        spec.name: pinned.map_pin(pins, spec, sizes[spec.name], LAYOUTS) for spec in TABLES.values()
+    }
+    with ExitStack() as stack:
+        stack.enter_context(pinned.held(pins))
+        old = pinned.old_maps(pins, paths)
+        tables = {
+            spec.name: stack.enter_context(_open_table(spec, sizes[spec.name], paths[spec.name]))
+            for spec in TABLES.values()
+        }
+        programs = load_programs(units, tables, stack)
+        unmigrated = tuple(path for path, name in old.items() if TABLES[name].is_state)
+        retired = tuple(path for path, name in old.items() if not TABLES[name].is_state)
+        yield Datapath(tables, programs, unmigrated, retired)
+
+
+def default_entries() -> dict[str, int]:
+    """Every table's size; flows by the node's memory."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    flows = min(_FLOWS_MAX, max(_FLOWS_MIN, _FLOWS_PER_GIB * (pages >> 30)))
+    return {spec.name: spec.entries for spec in TABLES.values()} | {"flows": flows}
+
+
+def check_declarations(units: Iterable[Object]) -> None:
+    """Every map that an object declares is a table of layout.py, alike. Raises ObjectError."""
+    for unit in units:
+        for declared in unit.maps:
+            if (spec := TABLES.get(declared.name)) is None:
+                raise ObjectError(f"{unit.name}: map {declared.name} is not declared in maps.h")
+            if (found := _shape(declared)) != (wanted := table_shape(spec)):
+                raise ObjectError(f"{unit.name}: map {spec.name} is {found}, layout says {wanted}")
+
+
+def table_shape(spec: TableSpec) -> tuple[MapType, int, int, int]:
+    """Kind, size of a key and of a value, and flags, as the kernel wants them."""
+    flags = syscall.BPF_F_NO_PREALLOC if spec.no_prealloc else 0
+    return MapType[spec.kind.name], spec.key_size, spec.value_size, flags
+
+
+def _shape(declared: MapDeclaration) -> tuple[int, int, int, int]:
+    return declared.kind, declared.key_size, declared.value_size, declared.flags
+
+
+def create_table(spec: TableSpec, entries: int) -> KernelTable:
+    """A new map of the table's shape that nothing has pinned."""
+    kind, key_size, value_size, flags = table_shape(spec)
+    fd = syscall.create_map(kind, (key_size, value_size, entries), flags, spec.name)
+    return KernelTable(spec, fd)
+
+
+def _open_table(spec: TableSpec, entries: int, path: Path) -> KernelTable:
+    if not path.exists():
+        with ExitStack() as undo:
+            table = undo.enter_context(create_table(spec, entries))
+            syscall.pin(table.fd, path)
+            undo.pop_all()
+        return table
+    fd = syscall.open_pin(path)
+    info = syscall.map_info(fd, f"pin {path}")
+    found = (info.kind, info.key_size, info.value_size, info.flags)
+    if found != (wanted := table_shape(spec)):
+        os.close(fd)
+        raise ForeignPin(path, f"a map {found}", f"a map {wanted} (kind, key, value, flags)")
+    return KernelTable(spec, fd)
+
+
+def load_programs(
+    units: Iterable[Object], tables: Mapping[str, KernelTable], stack: ExitStack
+) -> dict[str, Program]:
+    """Every program of the objects on these tables; `stack` closes their descriptors."""
+    programs: dict[str, Program] = {}
+    for unit in units:
+        for one in unit.programs:
+            if one.name in programs:
+                raise ObjectError(f"{unit.name}: program {one.name} is in another object too")
+            programs[one.name] = _load(one, tables, stack)
+    return programs
+
+
+def _load(one: compiled.Program, tables: Mapping[str, KernelTable], stack: ExitStack) -> Program:
+    insns = bytearray(one.insns)
+    for at in one.references:
+        # The immediate is the instruction's last 4 bytes.
+        place = at.instruction * INSTRUCTION_BYTES + 4
+        struct.pack_into("=I", insns, place, tables[at.table].fd)
+    fd = syscall.load_program(one.kind, one.attach, bytes(insns), one.name)
+    stack.callback(os.close, fd)
+    info = syscall.program_info(fd, f"program {one.name}")
+    return Program(fd, one.name, info.tag, info.verified_insns, one.kind, one.attach)

@@ -1,0 +1,102 @@
+"""Names in the BPF file system: which maps are ours, by the hash of what they hold.
+
+Owns the folder of pins: that it is on a bpffs, that one daemon has it, what a map's pin is called.
+Never opens a map.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from weft.bpf.wire import TableKind, TableSpec
+
+MAPS, HOOKS = "maps", "hooks"
+# A BPF file system refuses names with a dot: EPERM, "reserved for future use".
+_BPF_FS_MAGIC = 0xCAFE4A11
+_MAP_PIN = re.compile(r"([a-z_0-9]+)-([0-9a-f]{16})")
+_SCALARS = ("", "u32", "u64")
+
+
+class ForeignPin(Exception):
+    """Something is pinned in our folder that is not ours, or not what its name says."""
+
+    def __init__(self, path: Path, found: str, expected: str) -> None:
+        super().__init__(
+            f"{path} is {found}, where {expected} belongs; another program or version of Weft made "
+            f"it: stop that one, or remove the pin (rm {path}) if nothing uses it"
+        )
+        self.path = path
+
+
+class PinsUnusable(Exception):
+    """The folder cannot hold pins, or another daemon has it."""
+
+
+@contextmanager
+def held(pins: Path) -> Iterator[None]:
+    """Make the folder and hold it against a second daemon. Raises PinsUnusable, ForeignPin."""
+    _check_file_system(pins)
+    for folder in (pins, pins / MAPS, pins / HOOKS):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for entry in pins.iterdir():
+        if entry.name not in (MAPS, HOOKS):
+            raise ForeignPin(entry, "unknown", f"only {MAPS}/ and {HOOKS}/")
+    descriptor = os.open(pins, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, pins)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def map_pin(pins: Path, spec: TableSpec, entries: int, layouts: dict[str, tuple[str, ...]]) -> Path:
+    """Where a map is pinned. Its size counts except in LRU tables: they hold the kernel's state,
+    which a change of the size must not lose."""
+    shape = [spec.kind, spec.key_size, spec.value_size, spec.no_prealloc]
+    shape += [name if name in _SCALARS else layouts[name] for name in (spec.key, spec.value)]
+    if spec.kind is not TableKind.LRU_HASH:
+        shape.append(entries)
+    digest = hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
+    return pins / MAPS / f"{spec.name}-{digest}"
+
+
+def old_maps(pins: Path, current: dict[str, Path]) -> dict[Path, str]:
+    """Maps pinned for other shapes than the current ones, and their tables' names.
+
+    Raises ForeignPin for a name that is no table's."""
+    found = {}
+    for path in (pins / MAPS).iterdir():
+        match = _MAP_PIN.fullmatch(path.name)
+        if match is None or match[1] not in current:
+            raise ForeignPin(path, "unknown", f"a map out of {', '.join(sorted(current))}")
+        if path != current[match[1]]:
+            found[path] = match[1]
+    return found
+
+
+def _check_file_system(pins: Path) -> None:
+    place = next(path for path in (pins, *pins.parents) if path.exists())
+    # struct statfs starts with its type, one long, on every 64-bit machine.
+    answer = (ctypes.c_long * 64)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.statfs(os.fsencode(place), answer) != 0:
+        raise PinsUnusable(f"look at {place}: {os.strerror(ctypes.get_errno())}")
+    if answer[0] != _BPF_FS_MAGIC:
+        raise PinsUnusable(
+            f"{pins} is not on a BPF file system, so hooks would end with this process; mount the "
+            f"host's one: mount -t bpf bpf /sys/fs/bpf (in a container with mountPropagation)"
+        )
+    if not pins.parent.exists():
+        raise PinsUnusable(f"{pins.parent}, which should hold {pins.name}/, is not there")
+
+
+def _lock(descriptor: int, pins: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise PinsUnusable(f"another daemon has {pins}; only one may run on a node") from error
