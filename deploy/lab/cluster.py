@@ -58,16 +58,10 @@ def down(name: str) -> None:
         cluster = Cluster(name, 0, Shape.PLAIN, Network.NONE)
     host.destroy_cgroup(cluster.cgroup)
     for namespace in sorted(Path("/run/netns").glob(f"{name}-*")):
-        if _is_ours(cluster, namespace.name):
+        if cluster.owns(namespace.name):
             host.run("ip", "netns", "delete", namespace.name)
     shutil.rmtree(cluster.state, ignore_errors=True)
     _wrapper(cluster).unlink(missing_ok=True)
-
-
-def _is_ours(cluster: Cluster, namespace: str) -> bool:
-    """Whether a namespace belongs to the cluster, even when its record was lost."""
-    role = namespace.removeprefix(f"{cluster.name}-")
-    return role in ("sw", "cp") or (role[:1] == "n" and role[1:].isdigit())
 
 
 def _start_machines(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deploy.lab import host, spec, switch
 from deploy.lab.node import Running
 from deploy.lab.spec import Cluster
 
-_PLUGINS = ("bridge", "host-local", "portmap", "bandwidth")
+PLUGINS = ("bridge", "host-local", "portmap", "bandwidth")
 _PROXY_CONFIG = {
     "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
     "kind": "KubeProxyConfiguration",
@@ -84,7 +85,14 @@ def _start_proxy(cluster: Cluster, node: Running, binary: Path, kubeconfig: Path
 def _configure(node: Running, prefixes: list[str], tools: Mapping[str, Path]) -> None:
     """Plugins first, the configuration last: kubelet reports Ready as soon as it is there."""
     node.run("mkdir", "-p", "/opt/cni/bin", "/etc/cni/net.d")
-    node.run("cp", *(tools[name] for name in _PLUGINS), "/opt/cni/bin/")
+    node.run("cp", *(tools[name] for name in PLUGINS), "/opt/cni/bin/")
+    target = "/etc/cni/net.d/10-reference.conflist"
+    write = f'printf %s "$1" > {target}.new && mv {target}.new {target}'
+    node.run("sh", "-ec", write, "sh", json.dumps(conflist(prefixes)))
+
+
+def conflist(prefixes: list[str]) -> dict[str, Any]:
+    """The plugins' configuration for a node that has these podCIDRs (CNI specification 1.0.0)."""
     bridge = {
         "type": "bridge",
         "bridge": "cni0",
@@ -97,9 +105,6 @@ def _configure(node: Running, prefixes: list[str], tools: Mapping[str, Path]) ->
         },
     }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
-    plugins = [bridge, portmap, {"type": "bandwidth", "capabilities": {"bandwidth": True}}]
-    conflist = {"cniVersion": "1.0.0", "name": "reference", "plugins": plugins}
-    target = "/etc/cni/net.d/10-reference.conflist"
-    node.run(
-        "sh", "-ec", f"printf %s '{json.dumps(conflist)}' > {target}.new; mv {target}.new {target}"
-    )
+    shaping = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
+    plugins = [bridge, portmap, shaping]
+    return {"cniVersion": "1.0.0", "name": "reference", "plugins": plugins}

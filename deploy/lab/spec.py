@@ -109,6 +109,12 @@ class Cluster:
     def kubeconfig(self) -> Path:
         return self.state / "admin.kubeconfig"
 
+    def owns(self, namespace: str) -> bool:
+        """Whether a network namespace is this cluster's, even when its record was lost."""
+        prefix, _, role = namespace.rpartition("-")
+        is_machine = role in ("sw", "cp") or (role[:1] == "n" and role[1:].isdigit())
+        return prefix == self.name and is_machine
+
     def nodes(self) -> Iterator[Node]:
         for number in range(1, self.node_count + 1):
             name = f"n{number}"
