@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,8 @@ def _arguments(module: Module) -> list[str]:
 @cache
 def _folder(module: Module) -> Path:
     """The cache folder of one module, named by all that decides what its binaries are."""
+    if shutil.which("go") is None:
+        raise RuntimeError(f"no `go` on the PATH: install the release that {MODULES}/*/go.mod name")
     go = subprocess.run(["go", "version"], check=True, capture_output=True, text=True).stdout
     digest = hashlib.sha256(repr([go, _arguments(module), "CGO_ENABLED=0"]).encode())
     for name in ("go.mod", "go.sum"):

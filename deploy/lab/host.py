@@ -89,6 +89,11 @@ def hierarchies() -> list[Hierarchy]:
     ]
 
 
+def is_unified() -> bool:
+    """Whether this machine has cgroup version 2 only, as systemd sets it up."""
+    return all(hierarchy.type == "cgroup2" for hierarchy in hierarchies())
+
+
 def cgroup_folders(name: str) -> list[Path]:
     return [hierarchy.folder / name for hierarchy in hierarchies()]
 
@@ -107,6 +112,11 @@ def _create_cgroup(folder: Path) -> None:
         if (folder / knob).exists():
             (folder / knob).write_text((folder.parent / knob).read_text())
             (folder / "cgroup.clone_children").write_text("1")
+    # Version 2: a child has only the controllers that its parent hands on.
+    if (folder / "cgroup.controllers").exists() and is_unified():
+        given = (folder.parent / "cgroup.controllers").read_text().split()
+        handed_on = " ".join(f"+{controller}" for controller in given)
+        (folder.parent / "cgroup.subtree_control").write_text(handed_on)
 
 
 def members(name: str) -> set[int]:

@@ -5,12 +5,20 @@ NETWORK ?= weft
 ARGS ?= get nodes,pods -A -o wide
 LAB = $(PY) -m deploy.lab.cluster
 
-.PHONY: cluster cluster-down kubectl lab-binaries test-cluster-smoke
+# Beside Go, which go/*/go.mod name the version of: Debian's is too old.
+LAB_PACKAGES := etcd-server runc mmdebstrap openssl gcc libc6-dev iproute2 nftables util-linux
+
+.PHONY: cluster cluster-down kubectl lab-packages lab-binaries test-cluster-smoke
+
+lab-packages: $(BUILD)/.lab-packages
+$(BUILD)/.lab-packages: | packages
+	@$(MAKE) --no-print-directory --always-make packages PACKAGES='$(LAB_PACKAGES)'
+	@touch $@
 
 lab-binaries: venv ## the lab's Go binaries, into the cache and build/lab/bin
 	$(LAB) binaries
 
-cluster: venv ## a cluster in namespaces: NODES=2 SHAPE=plain|kind NETWORK=weft|reference|none
+cluster: venv lab-packages $(if $(filter weft,$(NETWORK)),image) ## a cluster in namespaces: NODES=2 SHAPE=plain|kind NETWORK=weft|reference|none
 	$(LAB) up --nodes $(NODES) --shape $(SHAPE) --network $(NETWORK)
 
 cluster-down: venv ## remove the cluster and all it made, also after a crash
@@ -19,5 +27,5 @@ cluster-down: venv ## remove the cluster and all it made, also after a crash
 kubectl: venv ## kubectl on the cluster: ARGS='get pods -A'
 	@$(LAB) kubectl $(ARGS)
 
-test-cluster-smoke: venv ## the smoke test, on the cluster that is up or on one of its own
-	$(VENV)/bin/pytest tests/cluster/test_smoke.py
+test-cluster-smoke: venv lab-packages $(if $(wildcard $(BUILD)/weft-image.tar),,image) ## the smoke test, on the cluster that is up or on one of its own
+	$(PYTEST) tests/cluster

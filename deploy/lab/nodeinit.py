@@ -41,6 +41,7 @@ def main(plan_path: str) -> None:
     _mount_root(plan["binds"])
     _mount_system(plan["hierarchies"], with_bpffs=plan["bpffs"])
     _enter_root()
+    _leave_root_cgroup(plan["hierarchies"])
     for path, text in plan["files"].items():
         _write(Path(path), text)
     for path, target in plan["links"].items():
@@ -103,6 +104,14 @@ def _enter_root() -> None:
     subprocess.run(["umount", "--lazy", _OLD_ROOT], check=True)
     Path(_OLD_ROOT).rmdir()
     _mount("--make-rshared", "/")
+
+
+def _leave_root_cgroup(hierarchies: list[list[str]]) -> None:
+    """Version 2 only: a cgroup that hands controllers on to children may hold no process itself."""
+    if [kind for _, kind, _ in hierarchies] == ["cgroup2"]:
+        init = Path(hierarchies[0][0]) / "init"
+        init.mkdir()
+        (init / "cgroup.procs").write_text("1")
 
 
 def _write(path: Path, text: str) -> None:
