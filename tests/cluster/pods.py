@@ -56,16 +56,19 @@ class Pod:
 
     def reaches(self, host: Ip | str, port: int, protocol: str = "tcp") -> bool:
         """Whether one try, of at most a second, is answered."""
-        if protocol == "tcp":
-            argv = ["/agnhost", "connect", f"{_bracketed(host)}:{port}", "--timeout=1s"]
-        else:
-            nc = f"printf hostname | nc -u -w 1 {host} {port} | grep -q ."
-            argv = ["sh", "-c", nc]
+        argv = ["/agnhost", "connect", f"{_bracketed(host)}:{port}", "--timeout=1s"]
+        if protocol == "udp":
+            argv = ["sh", "-c", f"printf hostname | nc -u -w 1 {host} {port} | grep -q ."]
         try:
             self.run(*argv)
         except RuntimeError:
             return False
         return True
+
+    def connect_error(self, host: Ip | str, port: int) -> str:
+        """Why no TCP connection was made in two seconds (TIMEOUT, REFUSED, ...), or nothing."""
+        connect = f"/agnhost connect '{_bracketed(host)}:{port}' --timeout=2s 2>&1 || true"
+        return self.run("sh", "-c", connect).strip()
 
     def start(self, script: str) -> subprocess.Popen[str]:
         """Starts a shell script in the pod and gives its handle, output to be read from it."""

@@ -9,13 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 import pytest
 
 from deploy.lab import host, spec, switch
 from deploy.lab.node import CLUSTER_DNS4, CLUSTER_DNS6
 from tests.cluster import daemon, policies
-from tests.cluster.pods import HTTP_PORT, UDP_PORT, Manifest, caller, find, pod_manifest
+from tests.cluster.pods import (
+    HTTP_PORT,
+    UDP_PORT,
+    Manifest,
+    caller,
+    find,
+    pod_manifest,
+    service_manifest,
+)
 from tests.cluster.scene import NAMESPACE, SERVICE, Scene
 
 both_families = pytest.mark.parametrize("family", [4, 6])
@@ -46,6 +55,18 @@ def test_a_service_answers_from_all_its_endpoints(scene: Scene, protocol: str, f
         answers = client.ask(scene.vip(family), port, protocol, "hostname", tries=40)
         assert set(answers) == {"alpha", "beta", "gamma"}
         assert len(answers) == 40
+
+
+@both_families
+def test_a_service_with_nothing_behind_it_refuses_at_once(scene: Scene, family: int) -> None:
+    scene.api.apply([service_manifest(NAMESPACE, "nobody", {"app": "nobody"})])
+    vips = scene.api.get("service", f"--namespace={NAMESPACE}", "nobody")["spec"]["clusterIPs"]
+    vip = next(ip for ip in map(ip_address, vips) if ip.version == family)
+
+    def is_refused() -> bool:
+        return scene.alpha.connect_error(vip, 80) == "REFUSED"
+
+    _until(scene, "a connection to nobody is refused", is_refused)
 
 
 @both_families
