@@ -4,7 +4,7 @@ SHIM := $(BUILD)/weft-cni
 .PHONY: shim
 shim: $(SHIM) ## build/weft-cni, what a runtime executes
 
-$(SHIM): cni/shim/weft-cni.c
+$(SHIM): $(wildcard cni/shim/*.c) cni/shim/shim.h
 	mkdir -p $(@D)
-	gcc -std=gnu11 -static -Os -Wall -Wextra -Werror -s -o $@.new $<
+	gcc -std=gnu11 -static -Os -Wall -Wextra -Werror -s -o $@.new $(filter %.c,$^)
 	mv $@.new $@
