@@ -54,7 +54,8 @@ def underlay_link(world: World) -> Link | None:
     """The link that carries the tunnel: it holds the own node's first underlay address."""
     own = world.own_node()
     address = underlay(own, None) if own is not None else None
-    holders = (link for link in world.links() if address in link.addresses)
+    others = (link for link in world.links() if link.name not in (OVERLAY, BRIDGE))
+    holders = (link for link in others if address in link.addresses)
     return min(holders, key=lambda link: link.ifindex, default=None)
 
 

@@ -1,0 +1,65 @@
+"""The law: whatever comes in whatever order, the kept plan is the plan made afresh."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.strategies import DataObject
+
+from tests.unit.plan.law import Turns, conflicts
+from tests.unit.plan.worlds import MOVES, settings, turns
+from weft.proxy.model.objects import Kind
+from weft.proxy.model.world import Settings, World
+from weft.proxy.plan import every_row, hooks, links, nodes, planners, routes, services, uplinks
+from weft.proxy.plan import settings as settings_row
+from weft.proxy.plan.rows import Planner
+
+MOVED_BY = {
+    services.PLANNER: (Kind.SERVICE, Kind.SLICE),
+    nodes.PLANNER: (Kind.NODE,),
+    settings_row.PLANNER: (Kind.NODE, Kind.LINK),
+    uplinks.PLANNER: (Kind.NODE, Kind.LINK),
+    links.PLANNER: (Kind.NODE, Kind.LINK),
+    routes.PLANNER: (Kind.NODE,),
+    hooks.PLANNER: (Kind.NODE, Kind.LINK, Kind.ATTACHMENT),
+}
+
+
+@pytest.mark.parametrize("planner", MOVED_BY, ids=lambda planner: planner.name)
+@given(data=st.data(), of=settings)
+def test_the_plan_of_one_planner_kept_by_turns_is_the_full_plan(
+    planner: Planner, data: DataObject, of: Settings
+) -> None:
+    kept = Turns([planner], World(of))
+    for moves in data.draw(turns(*MOVED_BY[planner])):
+        kept.turn(moves)
+        kept.check()
+
+
+@given(data=st.data(), of=settings)
+def test_the_plan_of_all_planners_kept_by_turns_is_the_full_plan(
+    data: DataObject, of: Settings
+) -> None:
+    kept = Turns(planners(of), World(of))
+    for moves in data.draw(turns(*MOVES)):
+        kept.turn(moves)
+        kept.check()
+
+
+@given(data=st.data(), of=settings)
+def test_no_two_keys_want_one_row_to_be_different(data: DataObject, of: Settings) -> None:
+    kept = Turns((), World(of))
+    for moves in data.draw(turns(*MOVES)):
+        kept.turn(moves)
+    assert not conflicts(every_row(kept.world))
+
+
+@given(data=st.data())
+def test_the_order_of_changes_to_different_records_does_not_matter(data: DataObject) -> None:
+    moves = {(kind, key): after for kind, key, after in data.draw(turns(*MOVES))[0]}
+    there = [(kind, key, after) for (kind, key), after in moves.items()]
+    plans = []
+    for order in (there, list(reversed(there))):
+        kept = Turns(planners(Settings("n1")), World(Settings("n1")))
+        kept.turn(order)
+        plans.append(kept.plan())
+    assert plans[0] == plans[1]

@@ -1,0 +1,132 @@
+"""Small random clusters: few names and addresses, so that records meet and compete."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from weft.proxy.model.objects import (
+    Address,
+    EndpointSlice,
+    Kind,
+    Link,
+    Network,
+    Node,
+    Protocol,
+    Ref,
+    Service,
+    ServicePort,
+    SliceEndpoint,
+    SlicePort,
+    Workload,
+)
+from weft.proxy.model.world import Key, Mode, Record, Settings
+from weft.proxy.plan.node import BRIDGE, OVERLAY
+
+Move = tuple[Kind, Key, Record | None]
+
+OWN_NODE = "n1"
+NAMES = ("a", "b", "c")
+PORT_NAMES = ("", "web")
+VIPS = tuple(map(ip_address, ("10.96.0.1", "10.96.0.2", "fd00:96::1")))
+POD_IPS = tuple(map(ip_address, ("10.244.1.5", "10.244.1.6", "10.244.2.5", "fd00:1::5")))
+NODE_IPS = tuple(map(ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1")))
+POD_CIDRS = tuple(map(ip_network, ("10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64")))
+NEVER = tuple(map(ip_network, ("10.0.0.0/8", "10.244.1.0/26", "fd00:1::/64", "::/0")))
+
+refs = st.builds(Ref, st.sampled_from(("default", "other")), st.sampled_from(NAMES))
+protocols = st.sampled_from(Protocol)
+
+
+def some(values: tuple[Address, ...], most: int = 2) -> SearchStrategy[tuple[Address, ...]]:
+    return st.lists(st.sampled_from(values), max_size=most, unique=True).map(tuple)
+
+
+settings = st.builds(
+    Settings,
+    node=st.just(OWN_NODE),
+    mode=st.sampled_from(Mode),
+    overlay=st.booleans(),
+    never_masquerade=st.lists(st.sampled_from(NEVER), unique=True).map(tuple),
+)
+
+service_ports = st.builds(
+    ServicePort, st.sampled_from(PORT_NAMES), protocols, st.sampled_from((53, 80))
+)
+slice_ports = st.builds(
+    SlicePort, st.sampled_from(PORT_NAMES), protocols, st.sampled_from((8080, 8081))
+)
+slice_endpoints = st.builds(
+    SliceEndpoint,
+    st.sampled_from(POD_IPS),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.just(""),
+    st.none(),
+)
+
+
+@st.composite
+def services(draw: st.DrawFn) -> Move:
+    ref = draw(refs)
+    ports = tuple(draw(st.lists(service_ports, max_size=2)))
+    record = Service(ref, "ClusterIP", draw(some(VIPS)), ports, draw(st.booleans()))
+    return Kind.SERVICE, ref, draw(st.sampled_from((record, record, None)))
+
+
+@st.composite
+def slices(draw: st.DrawFn) -> Move:
+    ref = draw(refs)
+    record = EndpointSlice(
+        ref,
+        draw(st.sampled_from(("", *NAMES))),
+        tuple(draw(st.lists(slice_ports, max_size=2))),
+        tuple(draw(st.lists(slice_endpoints, max_size=3))),
+    )
+    return Kind.SLICE, ref, draw(st.sampled_from((record, record, None)))
+
+
+@st.composite
+def nodes(draw: st.DrawFn) -> Move:
+    ref = Ref("", draw(st.sampled_from((OWN_NODE, "n2", "n3"))))
+    cidrs: SearchStrategy[tuple[Network, ...]] = st.lists(
+        st.sampled_from(POD_CIDRS), max_size=2, unique=True
+    ).map(tuple)
+    record = Node(ref, draw(some(NODE_IPS)), draw(cidrs))
+    return Kind.NODE, ref, draw(st.sampled_from((record, record, None)))
+
+
+@st.composite
+def links(draw: st.DrawFn) -> Move:
+    """Each name has ifindexes of its own: the kernel never gives one to two links."""
+    name = draw(st.sampled_from(("eth0", "eth1", OVERLAY, BRIDGE)))
+    ifindex = draw(st.integers(1, 2)) * 10 + ("eth0", "eth1", OVERLAY, BRIDGE).index(name)
+    mtu = draw(st.sampled_from((1500, 9000)))
+    record = Link(name, ifindex, mtu, draw(some(NODE_IPS)), draw(st.booleans()))
+    return Kind.LINK, name, draw(st.sampled_from((record, record, None)))
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> Move:
+    key = draw(st.sampled_from(("w1", "w2", "w3")))
+    record = Workload(
+        key, draw(refs), "uid", draw(some(POD_IPS)), 100 + int(key[1]), bytes(6), bytes(6)
+    )
+    return Kind.ATTACHMENT, key, draw(st.sampled_from((record, record, None)))
+
+
+MOVES: Mapping[Kind, SearchStrategy[Move]] = {
+    Kind.SERVICE: services(),
+    Kind.SLICE: slices(),
+    Kind.NODE: nodes(),
+    Kind.LINK: links(),
+    Kind.ATTACHMENT: workloads(),
+}
+
+
+def turns(*kinds: Kind) -> SearchStrategy[list[list[Move]]]:
+    """A few turns of a few moves each, of these kinds."""
+    move = st.one_of(*(MOVES[kind] for kind in kinds))
+    return st.lists(st.lists(move, min_size=1, max_size=4), min_size=1, max_size=8)
