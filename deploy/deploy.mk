@@ -1,5 +1,5 @@
 # The image and what runs it. deploy/lab has its own fragment.
 .PHONY: image kind
 
-image: venv build/weft-cni ## the node image as OCI archive, build/weft-image.tar (root; no Docker)
+image: venv shim ## the node image as OCI archive, build/weft-image.tar (root; no Docker)
 	$(PY) -m deploy.image --shim $(BUILD)/weft-cni --out $(BUILD)/weft-image.tar

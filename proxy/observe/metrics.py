@@ -1,0 +1,247 @@
+"""/metrics on port 10249: kube-proxy's names where they apply, and weft_* for the rest.
+
+Names, labels and buckets of kubeproxy_*: kubernetes pkg/proxy/metrics/metrics.go (1.36). Counters
+of the datapath are read when scraped; nothing is counted twice. No label names a pod or an address.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from weft.proxy.apply.gate import Stage
+from weft.proxy.loop import Turn, View
+from weft.proxy.model.objects import EndpointSlice, Kind
+from weft.proxy.observe.counters import counts
+from weft.proxy.observe.health import Health
+from weft.proxy.observe.status import weft_version
+from weft.proxy.observe.tables import PLANNED
+from weft.proxy.observe.web import Answer
+
+PORT = 10249
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LAG_PERIOD_S = 1.0
+
+_SYNC_BUCKETS = tuple(0.001 * 2**step for step in range(15))
+_PROGRAMMING_BUCKETS = (0.25, 0.5, *range(1, 60), *range(60, 120, 5), *range(120, 301, 30))
+_EVENT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_CNI_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
+_FAMILY = ("ip_family",)
+_SERVICE_KINDS = (Kind.SERVICE, Kind.SLICE)
+
+
+class Metrics:
+    """Everything that the daemon measures of itself."""
+
+    def __init__(self, view: View, health: Health) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._view, self._health = view, health
+        self._started_s = time.time()
+        self._stage = view.stage
+        self._make_kubeproxy()
+        self._make_weft()
+        self.registry.register(_AtScrape(view, health))
+        ProcessCollector(registry=self.registry)
+        view.watch_turns(self._turned)
+
+    def _make_kubeproxy(self) -> None:
+        registry = self.registry
+        self._sync, self._sync_full, self._sync_partial = (
+            Histogram(name, text, _FAMILY, buckets=_SYNC_BUCKETS, registry=registry)
+            for name, text in (
+                ("kubeproxy_sync_proxy_rules_duration_seconds", "SyncProxyRules latency"),
+                ("kubeproxy_sync_full_proxy_rules_duration_seconds", "Latency of full resyncs"),
+                ("kubeproxy_sync_partial_proxy_rules_duration_seconds", "Latency of partial ones"),
+            )
+        )
+        self._last_synced, self._last_queued = (
+            Gauge(f"kubeproxy_sync_proxy_rules_last_{name}timestamp_seconds", text, _FAMILY,
+                  registry=registry)
+            for name, text in (
+                ("", "When rules were last synced"),
+                ("queued_", "When a sync of rules was last queued"),
+            )
+        )  # fmt: skip
+        self._programming = Histogram(
+            "kubeproxy_network_programming_duration_seconds",
+            "From the change of a Service or pod to its rows in the kernel",
+            _FAMILY, buckets=_PROGRAMMING_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._changes = {
+            kind: Counter(f"kubeproxy_sync_proxy_rules_{name}_changes", text, registry=registry)
+            for kind, name, text in (
+                (Kind.SLICE, "endpoint", "EndpointSlice changes seen"),
+                (Kind.SERVICE, "service", "Service changes seen"),
+            )
+        }
+
+    def _make_weft(self) -> None:
+        registry = self.registry
+        self._turn = Histogram(
+            "weft_turn_duration_seconds", "One turn of the loop",
+            buckets=_SYNC_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._event = Histogram(
+            "weft_event_duration_seconds", "From an event's arrival to its rows in the kernel",
+            buckets=_EVENT_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._lag = Histogram(
+            "weft_event_loop_lag_seconds", "How late asyncio wakes what sleeps",
+            buckets=_EVENT_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._cni = Histogram(
+            "weft_cni_request_duration_seconds", "CNI requests by verb and error code (0: success)",
+            ("verb", "code"), buckets=_CNI_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.flow_events_lost = Counter(
+            "weft_flow_events_lost", "Flow events that a client did not get", registry=registry
+        )
+        info = Gauge("weft_build_info", "Constant 1", ("version",), registry=registry)
+        info.labels(weft_version()).set(1)
+
+    def cni(self, verb: str, code: int, duration_s: float) -> None:
+        """One CNI request was answered; `code` 0 is success (CNI spec, error codes)."""
+        self._cni.labels(verb, str(code)).observe(duration_s)
+
+    async def measure_lag(self) -> None:
+        """Measure until cancelled how late a sleep of LAG_PERIOD_S ends."""
+        while True:
+            due_s = time.monotonic() + LAG_PERIOD_S
+            await asyncio.sleep(LAG_PERIOD_S)
+            self._lag.observe(max(0.0, time.monotonic() - due_s))
+
+    async def scrape(self) -> Answer:
+        """Everything in the text format; read off the event loop, since it walks tables."""
+        text = await asyncio.to_thread(generate_latest, self.registry)
+        return Answer(text, CONTENT_TYPE)
+
+    def _turned(self, turn: Turn) -> None:
+        self._turn.observe(turn.ended_s - turn.started_s)
+        if turn.changes:
+            self._event.observe(turn.ended_s - turn.queued_s)
+        became_listed = turn.stage is Stage.LISTED and self._stage is not Stage.LISTED
+        self._stage = turn.stage
+        of_services = [change for change in turn.changes if change.kind in _SERVICE_KINDS]
+        for change in of_services:
+            self._changes[change.kind].inc()
+            self._programmed(change.after)
+        if turn.stage is Stage.LISTED and (of_services or became_listed):
+            self._synced(turn, full=became_listed)
+
+    def _synced(self, turn: Turn, *, full: bool) -> None:
+        took_s = turn.ended_s - turn.started_s
+        now_s, mono_s = time.time(), time.monotonic()
+        for family in self._health.families():
+            self._sync.labels(family).observe(took_s)
+            (self._sync_full if full else self._sync_partial).labels(family).observe(took_s)
+            self._last_synced.labels(family).set(now_s)
+            self._last_queued.labels(family).set(now_s - (mono_s - turn.queued_s))
+
+    def _programmed(self, record: object) -> None:
+        """Deletions and changes from before our start say nothing of us (kube-proxy counts so)."""
+        if isinstance(record, EndpointSlice) and record.endpoints and self._listed():
+            triggered_s = record.triggered_ns / 1e9
+            if triggered_s > self._started_s:
+                family = f"IPv{record.endpoints[0].address.version}"
+                self._programming.labels(family).observe(time.time() - triggered_s)
+
+    def _listed(self) -> bool:
+        return self._view.stage is Stage.LISTED
+
+
+class _AtScrape(Collector):
+    """What is read when it is asked for. Runs on a thread of its own; reads only."""
+
+    def __init__(self, view: View, health: Health) -> None:
+        self._view, self._health = view, health
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._datapath()
+        yield from self._rows()
+        yield from self._waiting()
+        for name, codes in (
+            ("healthz", self._health.healthz_codes),
+            ("livez", self._health.livez_codes),
+        ):
+            yield _counter(
+                f"kubeproxy_proxy_{name}", f"HTTP status of /{name}", "code",
+                {str(code): number for code, number in codes.items()},
+            )  # fmt: skip
+
+    def _datapath(self) -> Iterator[Metric]:
+        labels = ("reason", "direction")
+        families = {
+            (drop, unit): CounterMetricFamily(
+                f"weft_{'dropped' if drop else 'forwarded'}_{unit}",
+                f"{unit.capitalize()} that programs {'dropped' if drop else 'let go on'}",
+                labels=labels,
+            )
+            for drop in (False, True)
+            for unit in ("packets", "bytes")
+        }
+        for count in counts(self._view.tables["counters"]):
+            where = (count.reason, count.direction)
+            families[count.is_drop, "packets"].add_metric(where, count.packets)
+            families[count.is_drop, "bytes"].add_metric(where, count.bytes)
+        yield from families.values()
+
+    def _rows(self) -> Iterator[Metric]:
+        view, names = self._view, sorted(PLANNED)
+        rows = {name: view.row_count(name) for name in names}
+        sizes = {n: view.tables[n].max_entries for n in names if n in view.tables}
+        yield _gauge("weft_table_rows", "Rows that the plan wants", "table", rows)
+        yield _gauge("weft_table_max_entries", "Rows that fit", "table", sizes)
+        yield _gauge(
+            "weft_table_fill_ratio", "Share of a table that the plan takes", "table",
+            {name: rows[name] / size for name, size in sizes.items()},
+        )  # fmt: skip
+        errors = dict(view.errors())
+        yield _gauge(
+            "weft_row_errors", "Rows that the kernel refused", "table",
+            {name: errors.get(name, 0) for name in names},
+        )  # fmt: skip
+        for name, text, by_table in (
+            ("written", "Rows written", view.counts.written),
+            ("deleted", "Rows deleted", view.counts.deleted),
+            ("repaired", "Rows that had drifted in the kernel", view.counts.repaired),
+        ):
+            yield _counter(f"weft_rows_{name}", text, "table", dict(by_table))
+
+    def _waiting(self) -> Iterator[Metric]:
+        queued = self._view.queued()
+        for kind, name in ((Kind.SLICE, "endpoint"), (Kind.SERVICE, "service")):
+            pending = GaugeMetricFamily(
+                f"kubeproxy_sync_proxy_rules_{name}_changes_pending", f"Waiting {name} changes"
+            )
+            pending.add_metric((), queued.get(kind, 0))
+            yield pending
+        broken = {str(kind): 0 for kind in Kind}
+        for kind, _ in self._view.broken:
+            broken[kind] += 1
+        yield _gauge("weft_broken_objects", "Objects that were not understood", "kind", broken)
+
+
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=(label,))
+    for of, value in values.items():
+        family.add_metric((of,), value)
+    return family
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=(label,))
+    for of, value in values.items():
+        family.add_metric((of,), value)
+    return family
