@@ -7,6 +7,7 @@ and probes meanwhile; nothing but a turn alters World, plan and statuses.
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -79,6 +80,7 @@ class Loop:
         self._taken: list[_Posted] = []
         self._waiters: list[_Waiter] = []
         self._urgent: set[Owner] = set()
+        self._suspects: set[str] = set()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="turn")
         self._wake = asyncio.Event()
         self._asyncio: asyncio.AbstractEventLoop | None = None
@@ -123,7 +125,7 @@ class Loop:
         self._waiters.append(waiter)
         self._wake.set()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s if math.isfinite(timeout_s) else None):
                 await waiter.done
         except TimeoutError:
             return False
@@ -141,6 +143,12 @@ class Loop:
     async def between_turns(self, ask: Callable[[], T]) -> T:
         """Run `ask` on the worker, where nothing moves meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, ask)
+
+    def suspect(self, table: str) -> None:
+        """Another hand may have touched `table`: compare it at the next turn. From any thread."""
+        self._suspects.add(table)
+        if self._asyncio is not None:
+            self._asyncio.call_soon_threadsafe(self._wake.set)
 
     # --- the loop ---
     async def run(self) -> None:
@@ -209,6 +217,8 @@ class Loop:
             delta = Delta() if stage is Stage.LISTED else delta
         self.applier.apply(delta)
         self.applier.retry()
+        while self._suspects:
+            self.applier.compare(self._suspects.pop())
         self._patrol.step()
 
 

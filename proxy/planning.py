@@ -8,6 +8,7 @@ from itertools import chain
 from weft.proxy.apply.desired import Desired, Owner, RowKey
 from weft.proxy.intake import Step
 from weft.proxy.model.world import World
+from weft.proxy.plan import full_plan
 from weft.proxy.plan.rows import Planner
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,11 @@ class Planning:
         """Keys whose planner raised: their rows are those of an earlier World."""
         self._desired = desired
         self._stale: dict[str, set[Hashable]] = {name: set() for name in self._planners}
+
+    def touch_all(self, world: World) -> None:
+        """Mark everything: at the start, for keys that no change names."""
+        for name, planner in self._planners.items():
+            self._stale[name].update(planner.all_keys(world))
 
     def touch(self, step: Step) -> None:
         """Mark what `step` can alter."""
@@ -58,16 +64,17 @@ class Planning:
                 self._stale[name].discard(key)
                 self._replan(world, (name, key))
 
+    @staticmethod
     def audit(
-        self, world: World, actual: Mapping[str, Mapping[Hashable, object]]
+        world: World, actual: Mapping[str, Mapping[Hashable, object]]
     ) -> tuple[Difference, ...]:
         """Where `actual` (rows by table) departs from a full plan of `world` made afresh."""
-        fresh = Desired()
-        for name, planner in self._planners.items():
-            for key in planner.all_keys(world):
-                fresh.replace((name, key), planner.rows(world, key))
-        tables = sorted(fresh.tables() | actual.keys())
-        return tuple(chain.from_iterable(_compared(t, fresh.rows(t), actual) for t in tables))
+        planned: dict[str, dict[Hashable, object]] = {table: {} for table in actual}
+        for (table, key), value in full_plan(world).items():
+            planned.setdefault(table, {})[key] = value
+        return tuple(
+            chain.from_iterable(_compared(table, planned[table], actual) for table in planned)
+        )
 
     def _replan(self, world: World, owner: Owner) -> None:
         """A planner that raises is a bug of ours: its key keeps the rows that it had."""

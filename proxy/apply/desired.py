@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from weft.proxy.plan.rows import Row
+from weft.proxy.plan.rows import Row, rank
 
 Owner = tuple[str, Hashable]
 """Planner's name and one of its keys."""
@@ -115,7 +115,7 @@ class Desired:
         return {
             place: tuple(claims)
             for place, claims in self._shared.items()
-            if len({_rank(claim.value) for claim in claims.values()}) > 1
+            if len({rank(claim.value) for claim in claims.values()}) > 1
         }
 
     def _hold(self, place: RowKey, claim: _Claim) -> None:
@@ -146,8 +146,4 @@ class Desired:
 
 
 def _winner(claims: Mapping[Owner, _Claim]) -> _Claim:
-    return min(claims.values(), key=lambda claim: _rank(claim.value))
-
-
-def _rank(value: object) -> bytes:
-    return value if isinstance(value, bytes) else repr(value).encode()
+    return min(claims.values(), key=lambda claim: rank(claim.value))

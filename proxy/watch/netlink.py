@@ -4,6 +4,7 @@ Pods' own links are not reported: they are attachments. Never changes a device.
 """
 
 import os
+import re
 import select
 import socket
 import struct
@@ -33,16 +34,20 @@ _TENTATIVE_OR_DEPRECATED = 0x40 | 0x20
 class Netlink:
     """Posts the node's links, then their changes.
 
-    pod_prefix: names of pods' links begin with it. route_protocol: the mark of routes of ours.
+    pod_links: what names of pods' links look like. route_protocol: the mark of routes of ours.
     suspect: told the desired table ("links", "routes") that another hand may have touched.
     """
 
     def __init__(
-        self, post: Post, suspect: Callable[[str], None], pod_prefix: str, route_protocol: int
+        self,
+        post: Post,
+        suspect: Callable[[str], None],
+        pod_links: re.Pattern[str],
+        route_protocol: int,
     ) -> None:
         self._post = post
         self._suspect = suspect
-        self._pod_prefix = pod_prefix
+        self._pod_links = pod_links
         self._route_protocol = route_protocol
         self._said: dict[Key, Record] | None = None
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -114,7 +119,7 @@ class Netlink:
             size, kind = _ATTRIBUTE.unpack_from(body, at)
             if kind == _IFLA_IFNAME:
                 name = body[at + _ATTRIBUTE.size : at + size].rstrip(b"\0")
-                return name.decode(errors="replace").startswith(self._pod_prefix)
+                return self._pod_links.fullmatch(name.decode(errors="replace")) is not None
             at += max((size + 3) & ~3, _ATTRIBUTE.size)
         return False
 
@@ -127,7 +132,7 @@ class Netlink:
         }
         for link in netlink.get_links():
             name, ifindex = str(link.get("IFLA_IFNAME")), int(link["index"])
-            if not name.startswith(self._pod_prefix):
+            if not self._pod_links.fullmatch(name):
                 mtu_bytes = int(link.get("IFLA_MTU"))
                 found = tuple(addresses.get(ifindex, ()))
                 yield Link(name, ifindex, mtu_bytes, found, ifindex in defaults)

@@ -1,0 +1,173 @@
+"""Owns the node's own network devices in the kernel: the overlay and the bridge.
+
+A device that is wrong is altered in place where the kernel can, else made anew. Pods' links are
+weft.cni's, never touched here.
+"""
+
+import socket
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from ipaddress import ip_interface
+from typing import Any, cast
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from weft.proxy.apply.target import Errors
+from weft.proxy.plan.links import BridgeLink, Interface, OverlayLink
+from weft.proxy.plan.node import BRIDGE, OVERLAY
+
+_IFF_UP, _IFF_NOARP = 0x1, 0x80
+_IFA_F_NODAD = 0x02
+_SCOPE_LINK = 253
+
+
+class LinksTarget:
+    """The table `links`: a device's name -> OverlayLink or BridgeLink."""
+
+    def dump(self) -> Iterator[tuple[Hashable, object]]:
+        with IPRoute() as netlink:
+            for name in (OVERLAY, BRIDGE):
+                if (found := _find(netlink, name)) is not None:
+                    yield name, _as_row(netlink, found, name)
+
+    def write(self, upserts: Mapping[Hashable, object], deletes: Collection[Hashable]) -> Errors:
+        errors: dict[Hashable, str] = {}
+        with IPRoute() as netlink:
+            for name in deletes:
+                with _noting(errors, name):
+                    _delete(netlink, cast(str, name))
+            for name, row in upserts.items():
+                with _noting(errors, name):
+                    _ensure(netlink, cast(OverlayLink | BridgeLink, row))
+        return errors
+
+
+@contextmanager
+def _noting(errors: dict[Hashable, str], name: Hashable) -> Iterator[None]:
+    try:
+        yield
+    except (NetlinkError, OSError) as error:
+        errors[name] = f"link {name}: {error}"
+
+
+def _find(netlink: Any, name: str) -> Any:
+    """The device's message, None where there is none."""
+    found = netlink.link_lookup(ifname=name)
+    return netlink.get_links(found[0])[0] if found else None
+
+
+def _delete(netlink: Any, name: str) -> None:
+    for ifindex in netlink.link_lookup(ifname=name):
+        netlink.link("del", index=ifindex)
+
+
+def _ensure(netlink: Any, row: OverlayLink | BridgeLink) -> None:
+    found = _find(netlink, row.name)
+    if found is not None and not _same_kind(found, row):
+        _delete(netlink, row.name)
+        found = None
+    if found is None:
+        netlink.link("add", **_creation(row))
+        found = _find(netlink, row.name)
+    ifindex = found["index"]
+    noarp = _IFF_NOARP if isinstance(row, OverlayLink) else 0
+    netlink.link(
+        "set", index=ifindex, address=_mac(row), mtu=row.mtu_bytes,
+        flags=_IFF_UP | noarp, mask=_IFF_UP | _IFF_NOARP,
+    )  # fmt: skip
+    _ensure_addresses(netlink, ifindex, row.addresses)
+
+
+def _creation(row: OverlayLink | BridgeLink) -> dict[str, object]:
+    common = {"ifname": row.name, "address": _mac(row), "mtu": row.mtu_bytes}
+    if isinstance(row, BridgeLink):
+        return common | {"kind": "bridge"}
+    return common | {
+        "kind": "vxlan",
+        "vxlan_collect_metadata": 1,
+        "vxlan_port": row.port,
+        "vxlan_learning": 0,
+        # Linux sends IPv6 outer headers without a UDP checksum when the tunnel key says so.
+        "vxlan_udp_zero_csum6_rx": 1,
+    }
+
+
+def _ensure_addresses(netlink: Any, ifindex: int, wanted: tuple[Interface, ...]) -> None:
+    have = _addresses(netlink, ifindex)
+    for address in have:
+        if address not in wanted:
+            netlink.addr("del", index=ifindex, address=str(address.ip), mask=_bits(address))
+    for address in wanted:
+        if address not in have:
+            netlink.addr(
+                "add", index=ifindex, address=str(address.ip), mask=_bits(address),
+                flags=_IFA_F_NODAD if address.version == 6 else 0,
+            )  # fmt: skip
+
+
+def _addresses(netlink: Any, ifindex: int) -> tuple[Interface, ...]:
+    """What is set on a device, IPv4 first; not what the kernel gave it for itself."""
+    found = [
+        ip_interface(
+            f"{message.get('IFA_LOCAL') or message.get('IFA_ADDRESS')}/{message['prefixlen']}"
+        )
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for message in netlink.get_addr(family=family, index=ifindex)
+        if message["scope"] != _SCOPE_LINK
+    ]
+    return tuple(found)
+
+
+def _as_row(netlink: Any, found: Any, name: str) -> object:
+    """The device as the row that would make it; anything else when nothing would."""
+    addresses = _addresses(netlink, found["index"])
+    mtu_bytes = found.get("IFLA_MTU")
+    if not found["flags"] & _IFF_UP:
+        return "down"
+    if name == BRIDGE:
+        right = _kind(found) == "bridge" and found.get("IFLA_ADDRESS") == bridge_mac(name)
+        return BridgeLink(name, mtu_bytes, addresses) if right else "not ours"
+    if not _is_flow_based(found) or not found["flags"] & _IFF_NOARP:
+        return "not ours"
+    mac = bytes.fromhex(found.get("IFLA_ADDRESS").replace(":", ""))
+    return OverlayLink(name, mac, _port(found), mtu_bytes, addresses)
+
+
+def _same_kind(found: Any, row: OverlayLink | BridgeLink) -> bool:
+    if isinstance(row, BridgeLink):
+        return _kind(found) == "bridge"
+    return _is_flow_based(found) and _port(found) == row.port
+
+
+def _kind(found: Any) -> str:
+    info = found.get("IFLA_LINKINFO")
+    return str(info.get("IFLA_INFO_KIND")) if info is not None else ""
+
+
+def _is_flow_based(found: Any) -> bool:
+    return _kind(found) == "vxlan" and bool(
+        found.get("IFLA_LINKINFO").get("IFLA_INFO_DATA").get("IFLA_VXLAN_COLLECT_METADATA")
+    )
+
+
+def _port(found: Any) -> int:
+    data = found.get("IFLA_LINKINFO").get("IFLA_INFO_DATA")
+    return int(data.get("IFLA_VXLAN_PORT"))
+
+
+def _mac(row: OverlayLink | BridgeLink) -> str:
+    return bridge_mac(row.name) if isinstance(row, BridgeLink) else row.mac.hex(":")
+
+
+def bridge_mac(name: str) -> str:
+    """Locally administered and always the same: else a bridge takes its lowest port's, and pods'
+    neighbour entries go stale when that port goes.
+    """
+    digest = blake2b(name.encode(), digest_size=5).digest()
+    return (b"\x02" + digest).hex(":")
+
+
+def _bits(address: Interface) -> int:
+    return address.network.prefixlen

@@ -1,0 +1,86 @@
+"""Owns the node's routes to remote pods in the kernel, known by their protocol number.
+
+Routes of any other protocol are never read as ours and never touched.
+"""
+
+import socket
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
+from typing import Any, cast
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from weft.proxy.apply.target import Errors
+from weft.proxy.model.objects import Network
+from weft.proxy.plan.routes import Route
+
+PROTOCOL = 87
+"""RTA protocol of routes of ours: 0x57, which iproute2's rt_protos leaves free."""
+
+_TABLE_MAIN = 254
+_ESRCH, _ENOENT = 3, 2
+_SCOPE_LINK, _SCOPE_NOWHERE = 253, 255
+
+
+class RoutesTarget:
+    """The table `routes`: a prefix -> Route."""
+
+    def dump(self) -> Iterator[tuple[Hashable, object]]:
+        with IPRoute() as netlink:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for message in netlink.get_routes(family=family, proto=PROTOCOL, table=_TABLE_MAIN):
+                    route = _as_row(netlink, message, family)
+                    yield route.prefix, route
+
+    def write(self, upserts: Mapping[Hashable, object], deletes: Collection[Hashable]) -> Errors:
+        errors: dict[Hashable, str] = {}
+        with IPRoute() as netlink:
+            for prefix in deletes:
+                with _noting(errors, prefix):
+                    _delete(netlink, cast(Network, prefix))
+            for prefix, row in upserts.items():
+                with _noting(errors, prefix):
+                    _replace(netlink, cast(Route, row))
+        return errors
+
+
+@contextmanager
+def _noting(errors: dict[Hashable, str], prefix: Hashable) -> Iterator[None]:
+    try:
+        yield
+    except (NetlinkError, OSError) as error:
+        errors[prefix] = f"route {prefix}: {error}"
+
+
+def _replace(netlink: Any, route: Route) -> None:
+    found = netlink.link_lookup(ifname=route.device)
+    if not found:
+        raise OSError(f"device {route.device} is not there")
+    source = {"prefsrc": str(route.source)} if route.source is not None else {}
+    scope = {"scope": _SCOPE_LINK} if route.prefix.version == 4 else {}
+    netlink.route(
+        "replace", dst=str(route.prefix), oif=found[0], proto=PROTOCOL, table=_TABLE_MAIN,
+        **source, **scope,
+    )  # fmt: skip
+
+
+def _delete(netlink: Any, prefix: Network) -> None:
+    # IPv4 deletes by scope too, unless it is nowhere (net/ipv4/fib_trie.c, fib_table_delete).
+    scope = {"scope": _SCOPE_NOWHERE} if prefix.version == 4 else {}
+    try:
+        netlink.route("del", dst=str(prefix), proto=PROTOCOL, table=_TABLE_MAIN, **scope)
+    except NetlinkError as error:
+        if error.code not in (_ESRCH, _ENOENT):
+            raise
+
+
+def _as_row(netlink: Any, message: Any, family: int) -> Route:
+    anywhere = "0.0.0.0" if family == socket.AF_INET else "::"
+    destination = message.get("RTA_DST") or anywhere
+    prefix = ip_network(f"{destination}/{message['dst_len']}")
+    source = message.get("RTA_PREFSRC")
+    link = netlink.get_links(message.get("RTA_OIF"))[0]
+    device = cast(str, link.get("IFLA_IFNAME"))
+    return Route(prefix, device, ip_address(source) if source else None)

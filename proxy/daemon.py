@@ -1,0 +1,226 @@
+"""Owns how the daemon's rooms are put together, started in order, and let go in reverse.
+
+Stopping leaves everything in the kernel: maps, programs, links and routes go on without a daemon.
+Never decides anything about traffic.
+"""
+
+import asyncio
+import gc
+import logging
+import math
+import re
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from weft.bpf import build
+from weft.bpf.features import jiffies_hz, netns_cookie, probe
+from weft.bpf.hook import Hooks
+from weft.bpf.layout import TABLES
+from weft.bpf.load import Datapath, open_datapath
+from weft.bpf.wire import TableKind
+from weft.cni.install import install_conflist
+from weft.cni.node import NotReady
+from weft.cni.repair import open_leases, reconcile
+from weft.cni.server import DELETIONS, LEASES, CniServer
+from weft.proxy.apply.applier import Applier
+from weft.proxy.apply.desired import Desired
+from weft.proxy.apply.gate import Stage
+from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
+from weft.proxy.apply.links import LinksTarget
+from weft.proxy.apply.order import TABLES as ROW_TABLES
+from weft.proxy.apply.patrol import Patrol
+from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
+from weft.proxy.apply.sysctl import prepare_links, prepare_node
+from weft.proxy.apply.target import TableTarget, Target
+from weft.proxy.config import Config
+from weft.proxy.intake import Intake
+from weft.proxy.loop import Loop, Turn
+from weft.proxy.model.objects import Kind
+from weft.proxy.model.world import Settings, World
+from weft.proxy.node import DaemonNode, workload_of
+from weft.proxy.plan import planners
+from weft.proxy.plan.node import BRIDGE, OVERLAY
+from weft.proxy.planning import Planning
+from weft.proxy.ready import NodeCondition
+from weft.proxy.watch.api import ApiServers
+from weft.proxy.watch.events import Listed
+from weft.proxy.watch.folder import Folder
+from weft.proxy.watch.kube import Kube
+from weft.proxy.watch.netlink import Netlink
+
+log = logging.getLogger(__name__)
+
+POD_LINKS = re.compile(r"weft[0-9a-f]{11}")
+"""Names of pods' host ends (weft.cni.verbs.host_ifname)."""
+
+EXPECTED = frozenset(Kind)
+"""Every kind has a source that lists it; nothing goes before all have."""
+
+BASE_TABLES = ("links", "settings")
+"""What must be in the kernel before the node takes pods."""
+
+HOOKS_TIMEOUT_S = 10.0
+
+
+class KernelTooOld(Exception):
+    """This kernel cannot run Weft: what it lacks."""
+
+
+class Daemon:
+    """One node's daemon; `run` it once."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set. Raises what keeps a daemon from starting or from going on."""
+        config = self._config
+        async with AsyncExitStack() as stack:
+            leases = stack.enter_context(open_leases(config.state / "cni" / LEASES.name))
+            attachments = await reconcile(leases)
+            datapath, hooks = _open_datapath(config, stack)
+            loop = make_loop(config, datapath, hooks)
+            loop.post(Listed(Kind.ATTACHMENT, {w.key: w for w in map(workload_of, attachments)}))
+            prepare_node(config.sysctl, POD_LINKS)
+            servers = _start_sources(config, loop, stack)
+            async with asyncio.TaskGroup() as tasks:
+                node = DaemonNode(loop)
+                running = [tasks.create_task(loop.run(), name="loop")]
+                server = CniServer(
+                    config.cni_socket, leases, node, config.state / "cni" / DELETIONS.name
+                )
+                await stack.enter_async_context(server.serve())
+                upkeep = Upkeep(config, loop, node, datapath, servers)
+                running.append(tasks.create_task(upkeep.run(), name="upkeep"))
+                await stop.wait()
+                log.info("stopping; the datapath goes on")
+                for task in running:
+                    task.cancel()
+
+
+def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
+    """The loop over this node's tables, links, routes and hooks."""
+    settings = _settings(config)
+    intake = Intake(World(settings), EXPECTED)
+    desired = Desired()
+    applier = Applier(_targets(datapath, hooks), desired, time.monotonic)
+    patrol = Patrol(applier, sorted(ROW_TABLES))
+    planning = Planning(planners(settings), desired)
+    planning.touch_all(intake.world)
+    return Loop(intake, planning, desired, applier, patrol)
+
+
+def _open_datapath(config: Config, stack: AsyncExitStack) -> tuple[Datapath, Hooks]:
+    features = probe()
+    for what in features.missing:
+        log.warning("kernel lacks", extra={"what": what})
+    if not features.supported:
+        raise KernelTooOld("Weft needs Linux 6.1 or later: " + "; ".join(features.missing))
+    datapath = stack.enter_context(
+        open_datapath(pins=config.pins, objects=build.objects_folder(), entries=config.table_sizes)
+    )
+    cgroup = find_cgroup2(config.cgroup)
+    hooks = Hooks(datapath.programs, config.pins, cgroup, has_tcx=features.tcx)
+    return datapath, stack.enter_context(hooks)
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(
+        node=config.node,
+        host_netns_cookie=netns_cookie(),
+        hz=jiffies_hz(),
+        mode=config.mode,
+        overlay=config.overlay,
+        overlay_vni=config.overlay_vni,
+        overlay_port=config.overlay_port,
+        masquerade=config.masquerade,
+        never_masquerade=config.never_masquerade,
+        snat_port_min=config.snat_port_min,
+        snat_port_max=config.snat_port_max,
+        event_sample=config.event_sample,
+    )
+
+
+def _targets(datapath: Datapath, hooks: Hooks) -> Mapping[str, Target]:
+    targets: dict[str, Target] = {
+        "links": LinksTarget(),
+        "routes": RoutesTarget(),
+        "hooks": HooksTarget(hooks),
+    }
+    for spec in TABLES.values():
+        if spec.name in ROW_TABLES:
+            zero_row = bytes(spec.value_size) if spec.kind is TableKind.ARRAY else b""
+            targets[spec.name] = TableTarget(datapath.tables[spec.name], zero_row)
+    return targets
+
+
+def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> ApiServers | None:
+    """Start netlink and the source of intent; the API's servers when that is where it lies."""
+    netlink = Netlink(loop.post, loop.suspect, POD_LINKS, PROTOCOL)
+    netlink.start()
+    stack.callback(netlink.stop)
+    kind, _, path = config.source.partition(":")
+    if kind == "dir":
+        folder = Folder(Path(path), loop.post)
+        folder.start()
+        stack.callback(folder.stop)
+        return None
+    servers = ApiServers.connect(config.api_servers, config.kubeconfig, config.kubelet_servers)
+    kube = Kube(servers, loop.post)
+    kube.start()
+    stack.callback(kube.stop)
+    return servers
+
+
+class Upkeep:
+    """What follows the loop's turns: readiness, sysctls of new links, memory that never changes."""
+
+    def __init__(
+        self,
+        config: Config,
+        loop: Loop,
+        node: DaemonNode,
+        datapath: Datapath,
+        servers: ApiServers | None,
+    ) -> None:
+        self._config = config
+        self._loop = loop
+        self._node = node
+        self._datapath = datapath
+        self._servers = servers
+        loop.observers.append(self._turned)
+
+    async def run(self) -> None:
+        """Until the node is ready, then for as long as it is."""
+        await self._loop.wait_until(self._in_line, math.inf)
+        # What the first listing made stays: later collections need not walk it again.
+        gc.collect()
+        gc.freeze()
+        await self._loop.wait_until(self._hooked, HOOKS_TIMEOUT_S)
+        self._datapath.retire()
+        install_conflist(self._config.conf_dir)
+        log.info("ready", extra={"node": self._config.node, "mode": self._config.mode})
+        if self._servers is not None:
+            taint = self._config.remove_taint
+            await NodeCondition(self._servers, self._config.node, taint).keep()
+
+    def _in_line(self) -> bool:
+        """Every source has listed, pods can be given addresses, the node's own rows are done."""
+        if self._loop.applier.stage is not Stage.LISTED:
+            return False
+        try:
+            ranges = self._node.network().ranges
+        except NotReady:
+            return False
+        errors = self._loop.applier.ledger.errors()
+        return bool(ranges) and not any(errors.get(table) for table in BASE_TABLES)
+
+    def _hooked(self) -> bool:
+        return not self._loop.applier.ledger.errors().get("hooks")
+
+    def _turned(self, turn: Turn) -> None:
+        names = {change.key for change in turn.changes if change.kind is Kind.LINK}
+        if ours := names & {OVERLAY, BRIDGE}:
+            prepare_links(self._config.sysctl, [str(name) for name in ours])

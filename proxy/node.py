@@ -1,0 +1,85 @@
+"""Owns the daemon's side of CNI: an attachment becomes a change, answered when its rows are done.
+
+Implements weft.cni.node.Node. Never writes a map: only the loop does; never asks the API server.
+"""
+
+import logging
+
+from weft.cni.node import LinkMode, NotReady, PodNetwork
+from weft.cni.spec import Attachment
+from weft.proxy.loop import Loop
+from weft.proxy.model.objects import Kind, Ref, Workload
+from weft.proxy.model.world import Mode
+from weft.proxy.plan.node import BRIDGE, gateways, pod_mtu_bytes
+from weft.proxy.watch.events import Moved
+
+log = logging.getLogger(__name__)
+
+APPLIED_TIMEOUT_S = 10.0
+POD_TIMEOUT_S = 5.0
+"""How long an ADD waits for the watch's news of its pod; then it starts closed (DESIGN 3)."""
+
+
+class DaemonNode:
+    """What `weft.cni` asks of this node, answered from the loop."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    async def attached(self, attachment: Attachment) -> None:
+        """Returns when the pod's rows and hooks are in the kernel. Raises NotReady with those that
+        are not.
+        """
+        workload = workload_of(attachment)
+        owners = await self._loop.submit(Moved(Kind.ATTACHMENT, workload.key, workload))
+        if not await self._loop.wait_until(lambda: self._is_known(workload), POD_TIMEOUT_S):
+            log.warning("pod unknown, it starts closed", extra={"pod": str(workload.ref)})
+        if not await self._loop.wait_until(
+            lambda: not self._loop.unfinished(owners), APPLIED_TIMEOUT_S
+        ):
+            why = "; ".join(self._loop.unfinished(owners))
+            raise NotReady(f"pod {workload.ref}: not in the kernel after 10 s: {why}")
+
+    async def detached(self, attachment: Attachment) -> None:
+        """Returns when the pod's rows are gone. An unknown one is success."""
+        await self._loop.submit(Moved(Kind.ATTACHMENT, attachment.host_ifname, None))
+
+    def network(self) -> PodNetwork:
+        """Ranges from the own Node's podCIDRs. Raises NotReady while the Node is not known."""
+        world = self._loop.world
+        own = world.own_node()
+        if own is None:
+            raise NotReady(
+                f"the Node object {world.settings.node} is not known yet: it waits for "
+                f"{', '.join(self._loop.intake.waits_for()) or 'that object to appear'}"
+            )
+        bridged = world.settings.mode is Mode.BRIDGE
+        return PodNetwork(
+            ranges=own.pod_cidrs,
+            mode=LinkMode.BRIDGE if bridged else LinkMode.ROUTED,
+            mtu_bytes=pod_mtu_bytes(world),
+            bridge=BRIDGE if bridged else "",
+            sources=tuple(address for address, _ in gateways(own)),
+        )
+
+    def _is_known(self, workload: Workload) -> bool:
+        """Pods outside of Kubernetes (cnitool) have no UID and are not waited for."""
+        pod = self._loop.world.pod(workload.ref)
+        return not workload.ref.name or (pod is not None and workload.uid in ("", pod.uid))
+
+
+def workload_of(attachment: Attachment) -> Workload:
+    """The record of an attachment; its key is the host end's name, which outlives restarts."""
+    return Workload(
+        key=attachment.host_ifname,
+        ref=Ref(attachment.pod_namespace, attachment.pod_name),
+        uid=attachment.pod_uid,
+        addresses=attachment.addresses,
+        ifindex=attachment.host_ifindex,
+        mac=_bytes(attachment.pod_mac),
+        host_mac=_bytes(attachment.host_mac),
+    )
+
+
+def _bytes(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
