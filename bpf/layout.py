@@ -66,6 +66,8 @@ class FlowFlag(IntFlag):
     HAIRPIN = 8
     REPLIED = 16
     CLOSING = 32
+    FIN_INITIATOR = 64
+    FIN_RESPONDER = 128
 
 
 class FlowPath(IntEnum):
@@ -110,6 +112,8 @@ class Reason(IntEnum):
     TABLE_FULL = 27
     FLOODED = 28
     HELPER_FAILED = 29
+    PROTOCOL_UNKNOWN = 30
+    NO_SERVICE = 31
 
 
 REASON_DROPS: Final = 16
@@ -684,6 +688,26 @@ class Fragment:
         return cls(int.from_bytes(row[0], "big"), int.from_bytes(row[1], "big"))
 
 
+_SCRATCH = struct.Struct("=64Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """struct scratch"""
+
+    SIZE: ClassVar[int] = 512
+
+    words: Ints
+
+    def pack(self) -> Packed:
+        return _SCRATCH.pack(*self.words)
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Self:
+        row = _SCRATCH.unpack(data)
+        return cls(row[0:64])
+
+
 _COUNTER = struct.Struct("=QQ")
 
 
@@ -924,6 +948,10 @@ LAYOUTS: Final = {
         "sport:__be16@0",
         "dport:__be16@2",
     ),
+    "Scratch": (
+        "512",
+        "words:__u64[64]@0",
+    ),
     "Counter": (
         "16",
         "packets:__u64@0",
@@ -1137,6 +1165,17 @@ TABLES: Final[dict[str, TableSpec]] = {
         256,
         False,
         True,
+    ),
+    "scratch": TableSpec(
+        "scratch",
+        TableKind.PERCPU_ARRAY,
+        "u32",
+        "Scratch",
+        4,
+        512,
+        1,
+        False,
+        False,
     ),
     "events": TableSpec(
         "events",

@@ -21,6 +21,8 @@ from weft.bpf.syscall import AttachType, MapType, ProgramType
 from weft.bpf.table import KernelTable
 from weft.bpf.wire import TableSpec
 
+# What a map of the programs' own may be: rows that mean nothing after the packet.
+_SCRATCH_KINDS = (MapType.PERCPU_ARRAY,)
 _FLOWS_PER_GIB, _FLOWS_MIN, _FLOWS_MAX = 65_536, 65_536, 524_288
 
 
@@ -97,12 +99,14 @@ def default_entries() -> dict[str, int]:
 
 
 def check_declarations(units: Iterable[Object]) -> None:
-    """Every map that an object declares is a table of layout.py, alike. Raises ObjectError."""
+    """Every map that an object declares is a table of layout.py, alike, or the programs' own
+    scratch space. Raises ObjectError."""
     for unit in units:
         for declared in unit.maps:
-            if (spec := TABLES.get(declared.name)) is None:
+            spec = TABLES.get(declared.name)
+            if spec is None and declared.kind not in _SCRATCH_KINDS:
                 raise ObjectError(f"{unit.name}: map {declared.name} is not declared in maps.h")
-            if (found := _shape(declared)) != (wanted := table_shape(spec)):
+            if spec and (found := _shape(declared)) != (wanted := table_shape(spec)):
                 raise ObjectError(f"{unit.name}: map {spec.name} is {found}, layout says {wanted}")
 
 
@@ -142,22 +146,35 @@ def _open_table(spec: TableSpec, entries: int, path: Path) -> KernelTable:
 def load_programs(
     units: Iterable[Object], tables: Mapping[str, KernelTable], stack: ExitStack
 ) -> dict[str, Program]:
-    """Every program of the objects on these tables; `stack` closes their descriptors."""
+    """Every program of the objects on these tables; `stack` closes their descriptors.
+
+    Scratch space is made for this load and lives as long as its programs."""
     programs: dict[str, Program] = {}
+    maps = {name: table.fd for name, table in tables.items()}
     for unit in units:
+        for declared in unit.maps:
+            if declared.name not in maps:
+                maps[declared.name] = _create_scratch(declared, stack)
         for one in unit.programs:
             if one.name in programs:
                 raise ObjectError(f"{unit.name}: program {one.name} is in another object too")
-            programs[one.name] = _load(one, tables, stack)
+            programs[one.name] = _load(one, maps, stack)
     return programs
 
 
-def _load(one: compiled.Program, tables: Mapping[str, KernelTable], stack: ExitStack) -> Program:
+def _create_scratch(declared: MapDeclaration, stack: ExitStack) -> int:
+    sizes = declared.key_size, declared.value_size, declared.max_entries
+    fd = syscall.create_map(MapType(declared.kind), sizes, declared.flags, declared.name)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _load(one: compiled.Program, maps: Mapping[str, int], stack: ExitStack) -> Program:
     insns = bytearray(one.insns)
     for at in one.references:
         # The immediate is the instruction's last 4 bytes.
         place = at.instruction * INSTRUCTION_BYTES + 4
-        struct.pack_into("=I", insns, place, tables[at.table].fd)
+        struct.pack_into("=I", insns, place, maps[at.table])
     fd = syscall.load_program(one.kind, one.attach, bytes(insns), one.name)
     stack.callback(os.close, fd)
     info = syscall.program_info(fd, f"program {one.name}")

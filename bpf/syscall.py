@@ -183,20 +183,30 @@ def program_info(fd: int, of: str) -> ProgramInfo:
     return ProgramInfo(kind, number, tag.hex(), name, struct.unpack_from("=I", data, 216)[0])
 
 
+class LinkType(IntEnum):
+    """enum bpf_link_type, those in use"""
+
+    CGROUP = 3
+    TCX = 11
+
+
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """A BPF link. ifindex: tcx links only, 0 once the device is gone."""
+    """A BPF link. target: a cgroup's id or an ifindex, 0 once that is gone."""
 
-    kind: int
+    kind: LinkType
     id: int
     program_id: int
-    ifindex: int
+    target: int
 
 
 def link_info(fd: int, of: str) -> LinkInfo:
-    """What the kernel says of a link's descriptor."""
-    kind, number, program, ifindex = struct.unpack_from("=3I4xI", info(fd, 32, of))
-    return LinkInfo(kind, number, program, ifindex)
+    """What the kernel says of a link's descriptor; ValueError for other kinds than ours."""
+    data = info(fd, 32, of)
+    number, link, program = struct.unpack_from("=3I", data)
+    kind = LinkType(number)
+    target = struct.unpack_from("=Q" if kind is LinkType.CGROUP else "=I", data, 16)[0]
+    return LinkInfo(kind, link, program, target)
 
 
 def load_program(

@@ -1,0 +1,213 @@
+"""Programs where packets and sockets meet them: attach, replace in place, detach, list.
+
+Owns which way a program goes to its place: a pod's link by clsact with shared blocks, uplinks and
+the overlay by tcx (clsact where the kernel has none), sockets by links on the cgroup2 root. All of
+it outlives the daemon. Links are those of the network namespace in which `Hooks` was made.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from weft.bpf import clsact, pinned_link, syscall
+from weft.bpf.clsact import LinkDirection
+from weft.bpf.load import Program
+from weft.bpf.pinned_link import Target
+from weft.bpf.pins import HOOKS, ForeignPin
+from weft.bpf.rtnl import Answer, Rtnl
+from weft.bpf.syscall import AttachType
+
+# The programs of pods' links; each has the shared block of its direction.
+POD_PROGRAMS = {"from_pod": LinkDirection.INGRESS, "to_pod": LinkDirection.EGRESS}
+# Stands in a listing for a program of ours that an earlier daemon loaded.
+STALE = "stale:"
+_TCX = {
+    LinkDirection.INGRESS: AttachType.TCX_INGRESS,
+    LinkDirection.EGRESS: AttachType.TCX_EGRESS,
+}
+_LINK_PIN = re.compile(r"link-([0-9]+)-(ingress|egress)")
+_CGROUP_PIN = re.compile(r"cgroup-([a-z0-9_]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlace:
+    """One direction of a network device."""
+
+    ifindex: int
+    direction: LinkDirection
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPlace:
+    """A socket hook of the cgroup2 root: connect4, ..."""
+
+    hook: str
+
+
+Place = LinkPlace | SocketPlace
+Errors = Mapping[Place, str]
+"""Places whose program could not be attached or detached, with the kernel's word."""
+
+
+class Hooks:
+    """Every hook of this node. programs: by name; cgroup: the host's cgroup2 root."""
+
+    def __init__(
+        self, programs: Mapping[str, Program], pins: Path, cgroup: Path, *, has_tcx: bool
+    ) -> None:
+        self._programs, self._pins, self._has_tcx = programs, pins / HOOKS, has_tcx
+        self._ids = {
+            name: syscall.program_info(program.fd, name).id for name, program in programs.items()
+        }
+        with ExitStack() as undo:
+            self._rtnl = undo.enter_context(Rtnl())
+            self._cgroup = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            undo.pop_all()
+        self._cgroup_id, self._cgroup_path = os.fstat(self._cgroup).st_ino, cgroup
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._rtnl.close()
+        os.close(self._cgroup)
+
+    def attach(self, wanted: Mapping[Place, str]) -> Errors:
+        """Run programs, by name, at places. What another load of ours runs there is replaced
+        between two packets. All pods' links cost one or two exchanges with the kernel."""
+        pods = {place: name for place, name in wanted.items() if name in POD_PROGRAMS}
+        others = {place: name for place, name in wanted.items() if name not in POD_PROGRAMS}
+        errors = dict(self._attach_pods(pods))
+        for place, name in others.items():
+            errors |= self._attach_one(place, self._programs[name])
+        return errors
+
+    def detach(self, places: Collection[Place]) -> Errors:
+        """Run nothing of ours there any more. A place whose link is gone is no error."""
+        links = {place.ifindex for place in places if isinstance(place, LinkPlace)}
+        left = clsact.leave_blocks(self._rtnl, links)
+        errors: dict[Place, str] = {}
+        for place in places:
+            if not isinstance(place, LinkPlace):
+                pinned_link.detach(self._pin(place))
+            elif place.ifindex in left:
+                errors[place] = f"detach from link {place.ifindex}: {left[place.ifindex]}"
+            else:
+                errors |= self._detach_link(place)
+        return errors
+
+    def attached(self) -> Mapping[Place, str]:
+        """What runs where, by name; STALE before the name of a program of an earlier load.
+
+        Pins of links that are gone are removed on the way. Raises ForeignPin."""
+        found: dict[Place, str] = dict(self._pinned())
+        shared = {way: clsact.block_filter(self._rtnl, way) for way in LinkDirection}
+        for ifindex in clsact.block_members(self._rtnl):
+            self._note(found, ifindex, shared)
+        for ifindex in clsact.single_links(self._rtnl):
+            own = {way: clsact.link_filter(self._rtnl, ifindex, way) for way in LinkDirection}
+            self._note(found, ifindex, own)
+        return found
+
+    def _attach_pods(self, wanted: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
+        places = [place for place in wanted if isinstance(place, LinkPlace)]
+        failed = clsact.join_blocks(self._rtnl, {place.ifindex for place in places})
+        if len(failed) < len({place.ifindex for place in places}):
+            for name, words in self._set_blocks():
+                yield from ((place, words) for place in places if wanted[place] == name)
+        for place in places:
+            answer = failed.get(place.ifindex)
+            if answer is not None and answer.error == errno.EEXIST:
+                # Another's ingress or clsact qdisc: run beside it, on this link alone.
+                yield from self._attach_one(place, self._programs[wanted[place]]).items()
+            elif answer is not None:
+                yield place, f"attach {wanted[place]} to link {place.ifindex}: {answer}"
+
+    def _set_blocks(self) -> Iterator[tuple[str, str]]:
+        """Put the present programs in both blocks; the names and errors of those that failed."""
+        for name, direction in POD_PROGRAMS.items():
+            present = clsact.block_filter(self._rtnl, direction)
+            if present is not None and present.program_id == self._ids[name]:
+                continue
+            answer = clsact.set_block(self._rtnl, direction, name, self._programs[name].fd)
+            if answer.error:
+                yield name, f"put {name} on all pods' links: {answer}"
+
+    def _attach_one(self, place: Place, program: Program) -> Errors:
+        if isinstance(place, LinkPlace) and not self._has_tcx:
+            where = (place.ifindex, place.direction)
+            answer = clsact.set_filter(self._rtnl, *where, program.name, program.fd)
+            return _errors(place, f"attach {program.name} to link {place.ifindex}", answer)
+        try:
+            pinned_link.attach(self._pin(place), program, self._target(place, program))
+        except OSError as error:
+            return {place: str(error)}
+        return {}
+
+    def _detach_link(self, place: LinkPlace) -> Errors:
+        pinned_link.detach(self._pin(place))
+        if self._has_tcx:
+            return {}
+        answer = clsact.remove_filter(self._rtnl, place.ifindex, place.direction)
+        return _errors(place, f"detach from link {place.ifindex}", answer)
+
+    def _target(self, place: Place, program: Program) -> Target:
+        if isinstance(place, LinkPlace):
+            words = f"link {place.ifindex} {place.direction}"
+            return Target(place.ifindex, place.ifindex, _TCX[place.direction], words)
+        words = f"{place.hook} of cgroup {self._cgroup_path}"
+        return Target(self._cgroup, self._cgroup_id, program.attach, words)
+
+    def _pin(self, place: Place) -> Path:
+        if isinstance(place, LinkPlace):
+            return self._pins / f"link-{place.ifindex}-{place.direction}"
+        return self._pins / f"cgroup-{place.hook}"
+
+    def _pinned(self) -> Iterator[tuple[Place, str]]:
+        for pin in self._pins.iterdir():
+            place, identity = self._place_of(pin)
+            program_id = pinned_link.attached_program(pin, identity)
+            if program_id is None:
+                pinned_link.detach(pin)
+            else:
+                yield place, self._name_of(program_id)
+
+    def _place_of(self, pin: Path) -> tuple[Place, int]:
+        """What a pin's name says it is attached to, and that thing's identity in the kernel."""
+        if match := _LINK_PIN.fullmatch(pin.name):
+            return LinkPlace(int(match[1]), LinkDirection(match[2])), int(match[1])
+        if match := _CGROUP_PIN.fullmatch(pin.name):
+            return SocketPlace(match[1]), self._cgroup_id
+        raise ForeignPin(pin, "unknown", "a hook (link-IFINDEX-DIRECTION or cgroup-HOOK)")
+
+    def _name_of(self, program_id: int) -> str:
+        for name, number in self._ids.items():
+            if number == program_id:
+                return name
+        descriptor = syscall.program_by_id(program_id)
+        try:
+            return STALE + syscall.program_info(descriptor, f"program {program_id}").name
+        finally:
+            os.close(descriptor)
+
+    def _note(
+        self,
+        found: dict[Place, str],
+        ifindex: int,
+        filters: Mapping[LinkDirection, clsact.Filter | None],
+    ) -> None:
+        for direction, one in filters.items():
+            if one is not None:
+                found[LinkPlace(ifindex, direction)] = self._name_of(one.program_id)
+
+
+def _errors(place: Place, tried: str, answer: Answer) -> Errors:
+    return {place: f"{tried}: {answer}"} if answer.error else {}
