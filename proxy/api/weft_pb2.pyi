@@ -245,18 +245,20 @@ class ListCountersRequest(_message.Message):
     def __init__(self, drops_only: _Optional[bool] = ...) -> None: ...
 
 class Counter(_message.Message):
-    __slots__ = ("reason", "direction", "drop", "packets", "bytes")
+    __slots__ = ("reason", "direction", "drop", "packets", "bytes", "meaning")
     REASON_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
     DROP_FIELD_NUMBER: _ClassVar[int]
     PACKETS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEANING_FIELD_NUMBER: _ClassVar[int]
     reason: str
     direction: str
     drop: bool
     packets: int
     bytes: int
-    def __init__(self, reason: _Optional[str] = ..., direction: _Optional[str] = ..., drop: _Optional[bool] = ..., packets: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+    meaning: str
+    def __init__(self, reason: _Optional[str] = ..., direction: _Optional[str] = ..., drop: _Optional[bool] = ..., packets: _Optional[int] = ..., bytes: _Optional[int] = ..., meaning: _Optional[str] = ...) -> None: ...
 
 class CompareTablesRequest(_message.Message):
     __slots__ = ("tables", "all_rows")

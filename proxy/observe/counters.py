@@ -6,6 +6,30 @@ from dataclasses import dataclass
 from weft.bpf.layout import DIRECTION_COUNT, REASON_DROPS, Counter, Direction, Reason, unpack_u32
 from weft.bpf.table import Table
 
+MEANINGS = {
+    Reason.NONE: "counted without a reason: a bug of Weft's",
+    Reason.STACK: "passed to the node's stack or the next program",
+    Reason.DELIVERED: "redirected into a local pod",
+    Reason.TUNNELLED: "sent to another node through the overlay",
+    Reason.MASQUERADED: "left through an uplink with the node's address",
+    Reason.RESTORED: "reply to a masqueraded flow, given back its pod's address",
+    Reason.NOT_OURS: "nothing of Weft's in it, passed untouched",
+    Reason.POLICY_INGRESS: "no policy of the receiving pod allows it",
+    Reason.POLICY_EGRESS: "no policy of the sending pod allows it",
+    Reason.SOURCE_SPOOFED: "a pod sent with an address or MAC that is not its own",
+    Reason.ROUTER_ADVERT_SPOOFED: "a pod played the router",
+    Reason.NO_BACKEND: "a Service without endpoints: answered with a refusal",
+    Reason.MALFORMED: "headers that cannot be right",
+    Reason.MAPPED_ADDRESS: "an IPv4-mapped IPv6 address on the wire",
+    Reason.FRAGMENT_UNKNOWN: "a fragment whose first one was not seen",
+    Reason.OVERLAY_SOURCE: "a tunnel packet from no node, or from another node's range",
+    Reason.NO_WORKLOAD: "an address of this node's range that no pod has",
+    Reason.SNAT_EXHAUSTED: "no port was left to masquerade with",
+    Reason.TABLE_FULL: "a table of the datapath is full",
+    Reason.FLOODED: "a bridge's copy for another MAC",
+    Reason.HELPER_FAILED: "the kernel refused what a program asked of it",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -16,6 +40,7 @@ class Count:
     is_drop: bool
     packets: int
     bytes: int
+    meaning: str
 
 
 def counts(table: Table) -> Iterator[Count]:
@@ -25,7 +50,12 @@ def counts(table: Table) -> Iterator[Count]:
         if packets:
             reason, direction = divmod(unpack_u32(key), DIRECTION_COUNT)
             yield Count(
-                reason_name(reason), direction_name(direction), is_drop(reason), packets, size
+                reason_name(reason),
+                direction_name(direction),
+                is_drop(reason),
+                packets,
+                size,
+                meaning(reason),
             )
 
 
@@ -34,6 +64,12 @@ def _summed(cpus: bytes) -> tuple[int, int]:
         Counter.unpack(cpus[at : at + Counter.SIZE]) for at in range(0, len(cpus), Counter.SIZE)
     ]
     return sum(row.packets for row in rows), sum(row.bytes for row in rows)
+
+
+def meaning(reason: int) -> str:
+    """What a reason stands for; of one that this build does not know, that it does not."""
+    known = reason in MEANINGS
+    return MEANINGS[Reason(reason)] if known else "the datapath is newer than this daemon"
 
 
 def is_drop(reason: int) -> bool:

@@ -84,6 +84,7 @@ class Servicer(WeftServicer):
                     drop=count.is_drop,
                     packets=count.packets,
                     bytes=count.bytes,
+                    meaning=count.meaning,
                 )
 
     def CompareTables(

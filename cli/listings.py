@@ -1,0 +1,169 @@
+"""What each listing shows: its columns, once, for table and wide output."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from weft.cli.text import duration
+from weft.proxy.api import weft_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column; `wide` ones show with -o wide only. `cell` takes the listing's message."""
+
+    title: str
+    cell: Callable[[Any], str]
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """kind: of the JSON document; columns: the last one gives way in narrow terminals."""
+
+    kind: str
+    columns: tuple[Column, ...]
+
+    def shown(self, *, wide: bool) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if wide or not column.wide)
+
+
+def state(status: pb.RowStatus) -> str:
+    """done, or what is wrong and since when."""
+    if status.state == pb.RowStatus.DONE:
+        return "done"
+    name = pb.RowStatus.State.Name(status.state).lower()
+    age = f" for {duration(status.age_s)}" if status.age_s >= 1 else ""
+    return f"{name}{age}: {status.reason}"
+
+
+def joined(items: Iterable[str]) -> str:
+    return ",".join(items)
+
+
+def at(address: str, port: int) -> str:
+    """An address with its port, as URLs write it (RFC 3986)."""
+    shown = f"[{address}]" if ":" in address else address
+    return f"{shown}:{port}" if port else address
+
+
+def _ports(service: pb.Service) -> str:
+    return joined(f"{p.port}/{p.protocol}{f'({p.name})' if p.name else ''}" for p in service.ports)
+
+
+def _endpoints(service: pb.Service) -> str:
+    """Of the family with the fewest, port by port: what a client may run into."""
+    return joined(
+        str(min((f.endpoints for f in port.frontends), default=0)) for port in service.ports
+    )
+
+
+def _conditions(endpoint: pb.Endpoint) -> str:
+    named = ("ready", "serving", "terminating")
+    return joined(name for name in named if getattr(endpoint, name))
+
+
+def _isolation(isolation: pb.Isolation) -> str:
+    return joined(isolation.policies) or "isolated" if isolation.isolated else "open"
+
+
+def _directions(policy: pb.Policy) -> str:
+    return joined(name for name in ("ingress", "egress") if getattr(policy, name))
+
+
+def _via(node: pb.Node) -> str:
+    ways = {item.via or ("here" if node.own else "nowhere") for item in node.pod_ranges}
+    return joined(sorted(ways))
+
+
+SERVICES = Listing(
+    "ServiceList",
+    (
+        Column("namespace", lambda s: s.namespace),
+        Column("name", lambda s: s.name),
+        Column("type", lambda s: s.type),
+        Column("cluster-ip", lambda s: joined(s.cluster_ips)),
+        Column("ports", _ports),
+        Column("endpoints", _endpoints),
+        Column("status", lambda s: state(s.status)),
+    ),
+)
+ENDPOINTS = Listing(
+    "EndpointList",
+    (
+        Column("namespace", lambda e: e.namespace),
+        Column("service", lambda e: e.service),
+        Column("port", lambda e: f"{e.port_name or '-'}/{e.protocol}", wide=True),
+        Column("address", lambda e: at(e.address, e.port)),
+        Column("pod", lambda e: e.pod),
+        Column("node", lambda e: e.node),
+        Column("conditions", _conditions),
+        Column("chosen", lambda e: "yes" if e.chosen else "no"),
+        Column("status", lambda e: state(e.status)),
+    ),
+)
+WORKLOADS = Listing(
+    "WorkloadList",
+    (
+        Column("namespace", lambda w: w.namespace),
+        Column("name", lambda w: w.name),
+        Column("addresses", lambda w: joined(w.addresses)),
+        Column("link", lambda w: f"{w.link}({w.ifindex})", wide=True),
+        Column("mac", lambda w: w.mac, wide=True),
+        Column("ingress", lambda w: _isolation(w.ingress)),
+        Column("egress", lambda w: _isolation(w.egress)),
+        Column("ingress-set", lambda w: w.ingress.rule_set, wide=True),
+        Column("egress-set", lambda w: w.egress.rule_set, wide=True),
+        Column("status", lambda w: state(w.status)),
+    ),
+)
+POLICIES = Listing(
+    "PolicyList",
+    (
+        Column("namespace", lambda p: p.namespace),
+        Column("name", lambda p: p.name),
+        Column("isolates", _directions),
+        Column("workloads", lambda p: str(len(p.workloads))),
+        Column("names", lambda p: joined(p.workloads), wide=True),
+        Column("status", lambda p: f"broken: {p.broken}" if p.broken else state(p.status)),
+    ),
+)
+NODES = Listing(
+    "NodeList",
+    (
+        Column("name", lambda n: n.name + (" (this one)" if n.own else "")),
+        Column("addresses", lambda n: joined(n.addresses)),
+        Column("pod-ranges", lambda n: joined(r.cidr for r in n.pod_ranges)),
+        Column("via", _via),
+        Column("status", lambda n: state(n.status)),
+    ),
+)
+COUNTERS = Listing(
+    "CounterList",
+    (
+        Column("reason", lambda c: c.reason),
+        Column("direction", lambda c: c.direction),
+        Column("packets", lambda c: f"{c.packets:,}"),
+        Column("bytes", lambda c: f"{c.bytes:,}"),
+        Column("meaning", lambda c: c.meaning),
+    ),
+)
+ROWS = Listing(
+    "TableRowList",
+    (
+        Column("table", lambda r: r.table),
+        Column("difference", lambda r: pb.TableRow.Difference.Name(r.difference).lower()),
+        Column("key", lambda r: r.key),
+        Column("status", lambda r: state(r.status), wide=True),
+        Column("wanted", lambda r: r.desired),
+        Column("in the kernel", lambda r: r.actual),
+    ),
+)
+UNFINISHED = Listing(
+    "TableRowList",
+    (
+        Column("table", lambda r: r.table),
+        Column("key", lambda r: r.key),
+        Column("status", lambda r: state(r.status)),
+    ),
+)
