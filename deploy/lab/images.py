@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,9 +31,19 @@ _PACKAGES = (
 _LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
-def collect(tools: Mapping[str, Path]) -> list[Path]:
-    """The archives of the lab's own images, made now where the cache does not have them."""
-    return [_pause(), _coredns(tools["coredns"]), _agnhost(tools["agnhost"], tools["coredns"])]
+@dataclass(frozen=True, slots=True)
+class Archives:
+    """One OCI archive per image of the lab's own."""
+
+    pause: Path
+    coredns: Path
+    agnhost: Path
+
+
+def collect(tools: Mapping[str, Path]) -> Archives:
+    """The archives, made now where the cache does not have them."""
+    agnhost = _agnhost(tools["agnhost"], tools["coredns"])
+    return Archives(_pause(), _coredns(tools["coredns"]), agnhost)
 
 
 def import_archive(node: Running, archive: Path, *, timeout_s: float = 120) -> None:

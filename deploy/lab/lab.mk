@@ -3,7 +3,7 @@ NODES ?= 2
 SHAPE ?= plain
 NETWORK ?= weft
 ARGS ?= get nodes,pods -A -o wide
-LAB = $(PY) -m deploy.lab.cluster
+LAB = $(PY) -m deploy.lab
 
 # Beside Go, which go/*/go.mod name the version of: Debian's is too old.
 LAB_PACKAGES := etcd-server runc mmdebstrap openssl gcc libc6-dev iproute2 nftables util-linux

@@ -6,12 +6,13 @@ Owns what proves who is who in a lab. Never kept beyond the cluster's own state 
 from __future__ import annotations
 
 import base64
-import json
 import secrets
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from deploy.lab import spec
 
@@ -64,7 +65,7 @@ def identity(user: str, *groups: str) -> Identity:
 
 
 def write_kubeconfig(path: Path, who: Identity, ca_cert: Path) -> Path:
-    """A kubeconfig for `who`; JSON is YAML, so no library has to be asked."""
+    """A kubeconfig for `who`, in block YAML as kubeadm writes it: shell scripts grep in them."""
     authority = base64.b64encode(ca_cert.read_bytes()).decode()
     entry = {"server": spec.API_URL, "certificate-authority-data": authority}
     config = {
@@ -76,7 +77,7 @@ def write_kubeconfig(path: Path, who: Identity, ca_cert: Path) -> Path:
         "current-context": "lab",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config, indent=1))
+    path.write_text(yaml.safe_dump(config))
     path.chmod(0o600)
     return path
 

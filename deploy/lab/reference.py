@@ -12,7 +12,6 @@ from typing import Any
 
 from deploy.lab import host, spec, switch
 from deploy.lab.node import Running
-from deploy.lab.spec import Cluster
 
 PLUGINS = ("bridge", "host-local", "portmap", "bandwidth")
 _PROXY_CONFIG = {
@@ -27,7 +26,6 @@ _PROXY_CONFIG = {
 
 
 def install(
-    cluster: Cluster,
     nodes: Mapping[str, Running],
     prefixes: Mapping[str, list[str]],
     tools: Mapping[str, Path],
@@ -38,7 +36,7 @@ def install(
         _forward(node)
         _route(node, nodes, prefixes)
         _masquerade(node)
-        _start_proxy(cluster, node, tools["kube-proxy"], proxy_kubeconfig)
+        _start_proxy(node, tools["kube-proxy"], proxy_kubeconfig)
         _configure(node, prefixes[name], tools)
 
 
@@ -69,7 +67,7 @@ def _masquerade(node: Running) -> None:
     node.run("nft", f"table inet lab-masquerade {{ {chain} }}")
 
 
-def _start_proxy(cluster: Cluster, node: Running, binary: Path, kubeconfig: Path) -> None:
+def _start_proxy(node: Running, binary: Path, kubeconfig: Path) -> None:
     folder = node.node.state / "var/lib/kube-proxy"
     folder.mkdir(parents=True)
     config = {**_PROXY_CONFIG, "hostnameOverride": node.node.name}

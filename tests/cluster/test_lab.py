@@ -19,7 +19,7 @@ HALF = Cluster("wt-lab-half", 1, Shape.PLAIN, Network.NONE)
 def half_made() -> Iterator[Cluster]:
     """A cluster whose `up` was killed as soon as its node had a first process."""
     words = ["--name", HALF.name, "up", "--nodes=1", "--network=none"]
-    making = subprocess.Popen([sys.executable, "-m", "deploy.lab.cluster", *words])
+    making = subprocess.Popen([sys.executable, "-m", "deploy.lab", *words])
     try:
         started = HALF.state / "n1" / "init.pid"
         what = "the node has its first process"
