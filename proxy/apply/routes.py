@@ -16,8 +16,8 @@ from weft.proxy.apply.target import Errors
 from weft.proxy.model.objects import Network
 from weft.proxy.plan.routes import Route
 
-PROTOCOL = 87
-"""RTA protocol of routes of ours: 0x57, which iproute2's rt_protos leaves free."""
+PROTOCOL = 88
+"""rtm_protocol of these routes, which iproute2's rt_protos leaves free; 87 marks weft.cni's."""
 
 _TABLE_MAIN = 254
 _ESRCH, _ENOENT = 3, 2

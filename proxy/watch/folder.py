@@ -48,12 +48,12 @@ class Folder:
         self._post = post
         self._files: dict[str, _File] = {}
         self._said: dict[Place, Record] = {}
+        self._has_listed = False
         self._watch: FolderWatch | None = None
 
     def start(self) -> None:
-        """Post what is there and follow on a thread. OSError when the folder cannot be watched."""
+        """Post what is there and follow, on a thread. OSError when it cannot be watched."""
         self._watch = watch = FolderWatch(self._folder)
-        self.scan()
         threading.Thread(target=self._follow, args=(watch,), name="folder", daemon=True).start()
 
     def stop(self) -> None:
@@ -61,12 +61,12 @@ class Folder:
             self._watch.close()
 
     def _follow(self, watch: FolderWatch) -> None:
+        self.scan()
         while watch.wait():
             self.scan()
 
     def scan(self) -> None:
         """Read the files that changed and post the difference; the first time, everything."""
-        first = not self._files and not self._said
         found = self._stamps()
         for name in self._files.keys() - found.keys():
             del self._files[name]
@@ -75,7 +75,7 @@ class Folder:
             held = self._files.get(name)
             if held is None or held.stamp != stamp:
                 self._files[name] = self._read(name, stamp, held)
-        self._say(first)
+        self._say()
 
     def _stamps(self) -> dict[str, _Stamp]:
         found: dict[str, _Stamp] = {}
@@ -106,7 +106,7 @@ class Folder:
                 records[said[0], key_of(said[1])] = said[1]
         return _File(stamp, records, tuple(broken))
 
-    def _say(self, first: bool) -> None:
+    def _say(self) -> None:
         now: dict[Place, Record] = {}
         refused: list[Broken] = []
         for name in sorted(self._files):
@@ -117,10 +117,11 @@ class Folder:
             if place not in now and place in self._said:
                 now[place] = self._said[place]
         before, self._said = self._said, now
-        if first:
-            self._list(now, refused)
-        else:
+        if self._has_listed:
             self._move(before, now, refused)
+        else:
+            self._list(now, refused)
+            self._has_listed = True
 
     def _list(self, now: Mapping[Place, Record], refused: list[Broken]) -> None:
         by_kind: dict[Kind, dict[Key, Record]] = defaultdict(dict)

@@ -54,9 +54,8 @@ class Netlink:
         self._ended, self._end = os.pipe()
 
     def start(self) -> None:
-        """Post the links and follow on a thread."""
+        """Post the links and follow, on a thread: pyroute2 wants no event loop around it."""
         self._socket.bind((0, _GROUPS))
-        self.scan()
         threading.Thread(target=self._follow, name="netlink", daemon=True).start()
 
     def stop(self) -> None:
@@ -77,6 +76,7 @@ class Netlink:
                 self._post(Moved(Kind.LINK, name, link))
 
     def _follow(self) -> None:
+        self.scan()
         while True:
             ready, _, _ = select.select([self._socket.fileno(), self._ended], [], [])
             if self._ended in ready:
