@@ -42,7 +42,7 @@ def test_an_object_names_its_programs_and_the_maps_that_they_use(
 ) -> None:
     (one,) = read_objects(build.build([source(tmp_path)], INCLUDE, cache))
     programs = {program.name: program for program in one.programs}
-    assert set(programs) == {"connect4", "from_pod"}
+    assert set(programs) == {"connect4", "from_pod", "to_pod", "from_uplink", "to_uplink"}
     assert {at.table for at in programs["connect4"].references} == {"settings", "counters"}
     assert programs["connect4"].attach is AttachType.CGROUP_INET4_CONNECT
     assert programs["from_pod"].kind is ProgramType.SCHED_CLS
@@ -61,7 +61,7 @@ def test_nothing_is_compiled_twice(
 
 @needs_root
 def test_an_error_names_the_file_and_line(tmp_path: Path, cache: Path) -> None:
-    broken = TINY.replace("return -1;", "return nothing;")
+    broken = TINY.replace("return -1;", "return nothing;", 1)
     with pytest.raises(build.CompileError, match=r"(?s)compile tiny.*tiny\.bpf\.c:23:9: error"):
         build.build([source(tmp_path, broken)], INCLUDE, cache)
 

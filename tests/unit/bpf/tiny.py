@@ -25,4 +25,22 @@ int from_pod(struct __sk_buff *skb)
 	count(8);
 	return -1;
 }
+
+int to_pod(struct __sk_buff *skb)
+{
+	count(9);
+	return -1;
+}
+
+int from_uplink(struct __sk_buff *skb)
+{
+	count(10);
+	return -1;
+}
+
+int to_uplink(struct __sk_buff *skb)
+{
+	count(11);
+	return -1;
+}
 """
