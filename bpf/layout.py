@@ -688,26 +688,6 @@ class Fragment:
         return cls(int.from_bytes(row[0], "big"), int.from_bytes(row[1], "big"))
 
 
-_SCRATCH = struct.Struct("=64Q")
-
-
-@dataclass(frozen=True, slots=True)
-class Scratch:
-    """struct scratch"""
-
-    SIZE: ClassVar[int] = 512
-
-    words: Ints
-
-    def pack(self) -> Packed:
-        return _SCRATCH.pack(*self.words)
-
-    @classmethod
-    def unpack(cls, data: Packed) -> Self:
-        row = _SCRATCH.unpack(data)
-        return cls(row[0:64])
-
-
 _COUNTER = struct.Struct("=QQ")
 
 
@@ -948,10 +928,6 @@ LAYOUTS: Final = {
         "sport:__be16@0",
         "dport:__be16@2",
     ),
-    "Scratch": (
-        "512",
-        "words:__u64[64]@0",
-    ),
     "Counter": (
         "16",
         "packets:__u64@0",
@@ -1165,17 +1141,6 @@ TABLES: Final[dict[str, TableSpec]] = {
         256,
         False,
         True,
-    ),
-    "scratch": TableSpec(
-        "scratch",
-        TableKind.PERCPU_ARRAY,
-        "u32",
-        "Scratch",
-        4,
-        512,
-        1,
-        False,
-        False,
     ),
     "events": TableSpec(
         "events",

@@ -109,7 +109,9 @@ enum flow_flag {
 	FLOW_TRANSLATED = 4,	   /* the initiator dialled vip:vip_port */
 	FLOW_HAIRPIN = 8,	   /* backend and client are one pod: the client's address is masked */
 	FLOW_REPLIED = 16,
-	FLOW_CLOSING = 32, /* FIN or RST seen */
+	FLOW_CLOSING = 32,	  /* RST or both ends' FIN seen: the same ports may start anew */
+	FLOW_FIN_INITIATOR = 64,  /* one end's FIN: the other may go on for long */
+	FLOW_FIN_RESPONDER = 128,
 };
 
 /* The way a flow's first packet took; replies take the same way back. */
@@ -248,6 +250,8 @@ enum reason {
 	REASON_TABLE_FULL = 27,
 	REASON_FLOODED = 28, /* a bridge's copy for another MAC */
 	REASON_HELPER_FAILED = 29,
+	REASON_PROTOCOL_UNKNOWN = 30, /* neither IP nor ARP, or tagged: nothing could judge it */
+	REASON_NO_SERVICE = 31,	      /* a Service range's address that no Service has */
 	REASON_COUNT = 32,
 };
 

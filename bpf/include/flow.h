@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Conntrack. One entry a flow, keyed by its tuple after translation with the ends sorted.
+ * Entries idle for longer than their protocol's limit count as absent; LRU takes them away.
+ *
+ * Two CPUs may handle one flow at once. Every field is written whole; `flags` is read, changed and
+ * written, so a bit set by the other CPU in between can be lost: the next packet sets it again.
+ */
+#ifndef WEFT_FLOW_H
+#define WEFT_FLOW_H
+
+#include "packet.h"
+
+/* Idle limits, seconds: kube-proxy's for TCP, nf_conntrack's for the rest. */
+#define IDLE_TCP_ESTABLISHED_S 86400
+#define IDLE_TCP_HALF_CLOSED_S 3600
+#define IDLE_CLOSING_S 60
+#define IDLE_REPLIED_S 180
+#define IDLE_UNREPLIED_S 60
+
+#define FLOW_FINS (FLOW_FIN_INITIATOR | FLOW_FIN_RESPONDER)
+
+static bool is_swapped(const struct tuple *t)
+{
+	const u64 *src = (const u64 *)&t->src, *dst = (const u64 *)&t->dst;
+
+	if (src[1] != dst[1])
+		return src[1] > dst[1];
+	if (src[0] != dst[0])
+		return src[0] > dst[0];
+	return t->sport > t->dport;
+}
+
+static void sort_ends(struct packet *p)
+{
+	p->swapped = is_swapped(&p->tuple);
+	if (p->swapped)
+		reverse_tuple(&p->tuple, &p->key);
+	else
+		p->key = p->tuple;
+}
+
+static u32 idle_limit_s(u8 proto, u8 flags)
+{
+	if (flags & FLOW_CLOSING)
+		return IDLE_CLOSING_S;
+	if (!(flags & FLOW_REPLIED))
+		return IDLE_UNREPLIED_S;
+	if (proto != IPPROTO_TCP)
+		return IDLE_REPLIED_S;
+	return flags & FLOW_FINS ? IDLE_TCP_HALF_CLOSED_S : IDLE_TCP_ESTABLISHED_S;
+}
+
+static bool is_idle(const struct packet *p, const struct settings *s, u32 seen, u32 limit_s)
+{
+	return p->now - seen > limit_s * s->hz;
+}
+
+/* The live flow of p->tuple, else NULL. A SYN starts anew what was closing. */
+static struct flow *find_flow(struct packet *p, const struct settings *s)
+{
+	struct flow *flow;
+
+	sort_ends(p);
+	flow = flows.lookup(&p->key);
+	if (!flow || is_idle(p, s, flow->seen, idle_limit_s(p->key.proto, flow->flags)))
+		return 0;
+	if ((flow->flags & FLOW_CLOSING) && is_first_of_tcp(p))
+		return 0;
+	return flow;
+}
+
+/* The flow of the packet that an ICMP error is about, seen from the error's sender. */
+static struct flow *find_related(struct packet *p, const struct settings *s)
+{
+	struct flow *flow;
+
+	p->wire = p->tuple;
+	reverse_tuple(&p->embedded, &p->tuple);
+	flow = find_flow(p, s);
+	if (!flow)
+		p->tuple = p->wire;
+	return flow;
+}
+
+static bool is_reply(const struct packet *p, const struct flow *flow)
+{
+	return p->swapped != !!(flow->flags & FLOW_INITIATOR_IS_DST);
+}
+
+static u8 flags_after(const struct packet *p, u8 flags, bool reply)
+{
+	if (reply)
+		flags |= FLOW_REPLIED;
+	if (p->tuple.proto != IPPROTO_TCP)
+		return flags;
+	if (p->tcp_flags & TCP_FIN)
+		flags |= reply ? FLOW_FIN_RESPONDER : FLOW_FIN_INITIATOR;
+	if ((p->tcp_flags & TCP_RST) || (flags & FLOW_FINS) == FLOW_FINS)
+		flags |= FLOW_CLOSING;
+	return flags;
+}
+
+/* An established packet writes nothing, but once a second. */
+static void refresh_flow(const struct packet *p, const struct settings *s, struct flow *flow)
+{
+	u8 flags;
+
+	if (p->kind == KIND_ICMP_ERROR)
+		return;
+	if (p->now - flow->seen >= s->hz)
+		flow->seen = p->now;
+	flags = flags_after(p, flow->flags, is_reply(p, flow));
+	if (flags != flow->flags)
+		flow->flags = flags;
+}
+
+/* Writes the flow of p->key that this packet starts; a RST or an ICMP error starts none. */
+static enum reason create_flow(struct packet *p, const struct workload *initiator,
+			       const struct workload *responder, enum flow_path path, u8 flags)
+{
+	struct flow flow = {};
+
+	if ((p->tuple.proto == IPPROTO_TCP && (p->tcp_flags & TCP_RST)) || is_icmp_error(p))
+		return REASON_NONE;
+	flow.initiator_revision = initiator ? initiator->egress_revision : 0;
+	flow.responder_revision = responder ? responder->ingress_revision : 0;
+	if (p->translated) {
+		flags |= FLOW_TRANSLATED | (p->hairpin ? FLOW_HAIRPIN : 0);
+		flow.vip = p->vip;
+		flow.vip_port = p->vip_port;
+	}
+	flow.flags = flags_after(p, flags | (p->swapped ? FLOW_INITIATOR_IS_DST : 0), false);
+	flow.path = path;
+	flow.seen = p->now;
+	p->is_new = 1;
+	return flows.update(&p->key, &flow) ? REASON_TABLE_FULL : REASON_NONE;
+}
+
+#endif

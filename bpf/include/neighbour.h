@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Who a pod says it is, below IP and in it: source address and MAC, ARP's sender, the target of a
+ * neighbour advertisement. A pod may speak for its own addresses and nobody's router.
+ */
+#ifndef WEFT_NEIGHBOUR_H
+#define WEFT_NEIGHBOUR_H
+
+#include "parse.h"
+
+#define ARP_SENDER_MAC 8
+#define ARP_SENDER_IP 14
+
+static bool owns(const struct __sk_buff *skb, const struct packet *p, const struct workload *w)
+{
+	return w && w->ifindex == skb->ifindex && same_mac(w->mac, p->eth_src);
+}
+
+static enum reason judge_arp(struct __sk_buff *skb, struct packet *p)
+{
+	u8 mac[ETH_ALEN];
+	__be32 ip;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + ARP_SENDER_MAC, mac, sizeof(mac)) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + ARP_SENDER_IP, &ip, sizeof(ip)))
+		return REASON_MALFORMED;
+	set_ipv4(&p->tuple.src, ip);
+	if (!owns(skb, p, workloads.lookup(&p->tuple.src)) || !same_mac(mac, p->eth_src))
+		return REASON_SOURCE_SPOOFED;
+	return REASON_STACK;
+}
+
+/* RFC 4861 4.4: what the sender says to have. */
+static enum reason judge_advert(struct __sk_buff *skb, struct packet *p)
+{
+	struct address target;
+
+	if (bpf_skb_load_bytes(skb, p->l4 + sizeof(struct icmp_head), &target, sizeof(target)))
+		return REASON_MALFORMED;
+	if (!is_link_local6(&target) && !owns(skb, p, workloads.lookup(&target)))
+		return REASON_SOURCE_SPOOFED;
+	return REASON_STACK;
+}
+
+static enum reason judge_neighbour(struct __sk_buff *skb, struct packet *p)
+{
+	struct address *src = &p->tuple.src;
+
+	/* Before it has an address a pod speaks from ::, and of its groups from fe80::. */
+	if (!is_unset(src) && !is_link_local6(src) && !owns(skb, p, workloads.lookup(src)))
+		return REASON_SOURCE_SPOOFED;
+	if (p->icmp_type == ICMP6_NEIGHBOUR_ADVERT)
+		return judge_advert(skb, p);
+	return REASON_STACK;
+}
+
+#endif

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From bytes to a struct packet. Direct access as far as the network header, load_bytes from the
+ * transport header on: it reads past the linear part and needs no bounds carried along.
+ */
+#ifndef WEFT_PARSE_H
+#define WEFT_PARSE_H
+
+#include "packet.h"
+
+#define EXTENSIONS_MAX 6 /* RFC 8200 knows no limit; nobody sends more */
+
+struct extension {
+	u8 next;
+	u8 length;
+	__be16 fragment_offset; /* the fragment header's */
+	__be32 fragment_id;
+};
+
+struct icmp_head {
+	u8 type;
+	u8 code;
+	__sum16 checksum;
+	__be16 id;
+	__be16 sequence;
+};
+
+/* The first `bytes` of the packet, contiguous; NULL: it is shorter. */
+static void *head_of(struct __sk_buff *skb, u32 bytes)
+{
+	void *data = (void *)(long)skb->data;
+
+	if (data + bytes <= (void *)(long)skb->data_end)
+		return data;
+	if (bpf_skb_pull_data(skb, bytes))
+		return 0;
+	data = (void *)(long)skb->data;
+	return data + bytes <= (void *)(long)skb->data_end ? data : 0;
+}
+
+static bool is_icmp_error(const struct packet *p)
+{
+	if (p->tuple.proto == IPPROTO_ICMPV6)
+		return p->icmp_type >= ICMP6_UNREACHABLE && p->icmp_type <= ICMP6_PARAMETER_PROBLEM;
+	return p->icmp_type == ICMP4_UNREACHABLE || p->icmp_type == ICMP4_TIME_EXCEEDED ||
+	       p->icmp_type == ICMP4_PARAMETER_PROBLEM;
+}
+
+static bool is_icmp_echo(u8 proto, u8 type)
+{
+	if (proto == IPPROTO_ICMPV6)
+		return type == ICMP6_ECHO || type == ICMP6_ECHO_REPLY;
+	return type == ICMP4_ECHO || type == ICMP4_ECHO_REPLY;
+}
+
+static enum packet_kind icmp6_kind(u8 type)
+{
+	switch (type) {
+	case ICMP6_MLD_QUERY ... ICMP6_MLD_DONE:
+	case ICMP6_MLD2_REPORT:
+	case ICMP6_ROUTER_SOLICIT:
+	case ICMP6_NEIGHBOUR_SOLICIT:
+	case ICMP6_NEIGHBOUR_ADVERT:
+		return KIND_NEIGHBOUR;
+	case ICMP6_ROUTER_ADVERT:
+	case ICMP6_REDIRECT:
+		return KIND_ROUTER;
+	}
+	return KIND_PLAIN;
+}
+
+/* The ports of the packet that an error embeds; false: too short, or of no protocol with ports. */
+static bool parse_embedded_ports(struct __sk_buff *skb, struct packet *p)
+{
+	struct icmp_head head = {};
+
+	if (bpf_skb_load_bytes(skb, p->embedded_l4, &head, sizeof(head)))
+		return false;
+	switch (p->embedded.proto) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		p->embedded.sport = *(__be16 *)&head.type;
+		p->embedded.dport = head.checksum;
+		return true;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		p->embedded.sport = p->embedded.dport = head.id;
+		return is_icmp_echo(p->embedded.proto, head.type);
+	}
+	return false;
+}
+
+static bool parse_embedded_ip(struct __sk_buff *skb, struct packet *p)
+{
+	u32 at = p->l4 + sizeof(struct icmp_head);
+
+	if (p->family == 4) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
+			return false;
+		set_ipv4(&p->embedded.src, ip.saddr);
+		set_ipv4(&p->embedded.dst, ip.daddr);
+		p->embedded.proto = ip.protocol;
+		p->embedded_l4 = at + ip.ihl * 4;
+		return !(ip.frag_off & BE16(IPV4_FRAGMENT_OFFSET));
+	}
+	struct ipv6hdr ip6;
+
+	if (bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)))
+		return false;
+	set_ipv6(&p->embedded.src, &ip6.saddr);
+	set_ipv6(&p->embedded.dst, &ip6.daddr);
+	p->embedded.proto = ip6.nexthdr;
+	p->embedded_l4 = at + sizeof(ip6);
+	return true;
+}
+
+/* An error counts as one only if it embeds what its receiver sent; else it is a plain packet. */
+static void parse_embedded(struct __sk_buff *skb, struct packet *p)
+{
+	__builtin_memset(&p->embedded, 0, sizeof(p->embedded));
+	if (parse_embedded_ip(skb, p) && parse_embedded_ports(skb, p) &&
+	    same_address(&p->embedded.src, &p->tuple.dst))
+		p->kind = KIND_ICMP_ERROR;
+}
+
+static enum reason parse_icmp(struct __sk_buff *skb, struct packet *p)
+{
+	struct icmp_head head;
+
+	if (p->l4 + sizeof(head) > p->end || bpf_skb_load_bytes(skb, p->l4, &head, sizeof(head)))
+		return REASON_MALFORMED;
+	p->icmp_type = head.type;
+	if (is_icmp_echo(p->tuple.proto, head.type))
+		p->tuple.sport = p->tuple.dport = head.id;
+	else if (is_icmp_error(p))
+		parse_embedded(skb, p);
+	else if (p->tuple.proto == IPPROTO_ICMPV6)
+		p->kind = icmp6_kind(head.type);
+	return REASON_NONE;
+}
+
+static enum reason parse_tcp(struct __sk_buff *skb, struct packet *p)
+{
+	/* As far as the flags; the whole header must be there all the same. */
+	u8 head[14];
+
+	if (p->l4 + sizeof(struct tcphdr) > p->end ||
+	    bpf_skb_load_bytes(skb, p->l4, head, sizeof(head)))
+		return REASON_MALFORMED;
+	p->tuple.sport = *(__be16 *)&head[0];
+	p->tuple.dport = *(__be16 *)&head[2];
+	p->tcp_flags = head[13];
+	return REASON_NONE;
+}
+
+static enum reason parse_ports(struct __sk_buff *skb, struct packet *p)
+{
+	__be16 both[2];
+
+	if (p->l4 + 8 > p->end || bpf_skb_load_bytes(skb, p->l4, both, sizeof(both)))
+		return REASON_MALFORMED;
+	p->tuple.sport = both[0];
+	p->tuple.dport = both[1];
+	return REASON_NONE;
+}
+
+static enum reason parse_transport(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->fragment == FRAGMENT_LATER)
+		return REASON_NONE;
+	switch (p->tuple.proto) {
+	case IPPROTO_TCP:
+		return parse_tcp(skb, p);
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		return parse_ports(skb, p);
+	case IPPROTO_ICMP:
+		return p->family == 4 ? parse_icmp(skb, p) : REASON_MALFORMED;
+	case IPPROTO_ICMPV6:
+		return p->family == 6 ? parse_icmp(skb, p) : REASON_MALFORMED;
+	}
+	return REASON_NONE;
+}
+
+static enum reason parse_ipv4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip)
+{
+	u32 header = ip->ihl * 4, total = BE16(ip->tot_len);
+	u16 fragment = BE16(ip->frag_off);
+
+	/* 0: a segment above 64 KiB (BIG TCP), as long as the buffer. */
+	if (!total)
+		total = skb->len - ETH_HLEN;
+	if (ip->version != 4 || header < sizeof(*ip) || total < header ||
+	    ETH_HLEN + total > skb->len)
+		return REASON_MALFORMED;
+	p->family = 4;
+	p->l4 = ETH_HLEN + header;
+	p->end = total > 0xfff0 ? 0xfffe : ETH_HLEN + total;
+	set_ipv4(&p->tuple.src, ip->saddr);
+	set_ipv4(&p->tuple.dst, ip->daddr);
+	p->tuple.proto = ip->protocol;
+	if (fragment & IPV4_FRAGMENT_OFFSET)
+		p->fragment = FRAGMENT_LATER;
+	else if (fragment & IPV4_FRAGMENT_MORE)
+		p->fragment = FRAGMENT_FIRST;
+	p->fragment_id = ip->id;
+	return parse_transport(skb, p);
+}
+
+/* Bytes to the next header; 0: `next` is no extension. */
+static u32 extension_bytes(u8 next, const struct extension *e)
+{
+	switch (next) {
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_DSTOPTS:
+		return (e->length + 1) * 8;
+	case IPPROTO_AH:
+		return (e->length + 2) * 4;
+	case IPPROTO_FRAGMENT:
+		return 8;
+	}
+	return 0;
+}
+
+static void note_fragment6(struct packet *p, const struct extension *e)
+{
+	p->fragment_id = e->fragment_id;
+	if (e->fragment_offset & BE16(IPV6_FRAGMENT_OFFSET))
+		p->fragment = FRAGMENT_LATER;
+	else if (e->fragment_offset & BE16(1))
+		p->fragment = FRAGMENT_FIRST;
+}
+
+/* RFC 8200 4: over the extension headers to the transport. */
+static enum reason skip_extensions(struct __sk_buff *skb, struct packet *p)
+{
+	struct extension e = {};
+	u32 bytes, i;
+
+	for (i = 0; i < EXTENSIONS_MAX; i++) {
+		if (!extension_bytes(p->tuple.proto, &e))
+			return REASON_NONE;
+		if (bpf_skb_load_bytes(skb, p->l4, &e, sizeof(e)))
+			return REASON_MALFORMED;
+		bytes = extension_bytes(p->tuple.proto, &e);
+		if (p->tuple.proto == IPPROTO_FRAGMENT)
+			note_fragment6(p, &e);
+		p->tuple.proto = e.next;
+		p->l4 += bytes;
+		if (p->fragment == FRAGMENT_LATER)
+			return REASON_NONE;
+	}
+	return REASON_MALFORMED;
+}
+
+static enum reason parse_ipv6(struct __sk_buff *skb, struct packet *p, struct ipv6hdr *ip)
+{
+	u32 payload = BE16(ip->payload_len);
+	enum reason reason;
+
+	/* 0: a jumbogram (RFC 2675), as long as the buffer. */
+	if (!payload)
+		payload = skb->len - ETH_HLEN - sizeof(*ip);
+	if (ip->version != 6 || ETH_HLEN + sizeof(*ip) + payload > skb->len)
+		return REASON_MALFORMED;
+	p->family = 6;
+	p->l4 = ETH_HLEN + sizeof(*ip);
+	p->end = payload > 0xffa0 ? 0xfffe : p->l4 + payload;
+	set_ipv6(&p->tuple.src, &ip->saddr);
+	set_ipv6(&p->tuple.dst, &ip->daddr);
+	p->tuple.proto = ip->nexthdr;
+	if (is_mapped(&p->tuple.src) || is_mapped(&p->tuple.dst))
+		return REASON_MAPPED_ADDRESS;
+	reason = skip_extensions(skb, p);
+	return reason ? reason : parse_transport(skb, p);
+}
+
+/* REASON_NONE, or why the packet cannot be one that a pod may send or get. */
+static enum reason parse(struct __sk_buff *skb, struct packet *p)
+{
+	struct ethhdr *eth = head_of(skb, ETH_HLEN + sizeof(struct iphdr));
+
+	if (!eth)
+		return REASON_MALFORMED;
+	if (skb->vlan_present)
+		return REASON_PROTOCOL_UNKNOWN;
+	__builtin_memcpy(p->eth_dst, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(p->eth_src, eth->h_source, ETH_ALEN);
+	switch (eth->h_proto) {
+	case BE16(ETH_P_IP):
+		return parse_ipv4(skb, p, (void *)(eth + 1));
+	case BE16(ETH_P_IPV6):
+		eth = head_of(skb, ETH_HLEN + sizeof(struct ipv6hdr));
+		return eth ? parse_ipv6(skb, p, (void *)(eth + 1)) : REASON_MALFORMED;
+	case BE16(ETH_P_ARP):
+		p->kind = KIND_ARP;
+		return REASON_NONE;
+	}
+	return REASON_PROTOCOL_UNKNOWN;
+}
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From a VIP to a backend. `frontends` says which service, `slots` which endpoints, `translations`
+ * what a client was given before. Shared by the packet hooks and the socket hooks; random choice,
+ * as kube-proxy's.
+ */
+#ifndef WEFT_SERVICE_H
+#define WEFT_SERVICE_H
+
+#include "packet.h"
+
+/* A translation outlives its flow's idle limit never: the longest of the protocol's. */
+#define TRANSLATION_TCP_S 86400
+#define TRANSLATION_UDP_S 180
+
+static struct frontend *frontend_at(const struct address *addr, __be16 port, u8 proto)
+{
+	struct frontend_key key = {.addr = *addr, .port = port, .proto = proto};
+
+	return frontends.lookup(&key);
+}
+
+/* One of the frontend's endpoints; NULL: it has none. */
+static struct slot *choose_slot(const struct frontend *frontend)
+{
+	struct slot_key key = {.service = frontend->service};
+	u32 count = frontend->backends;
+	struct slot *slot;
+
+	if (!count)
+		return 0;
+	key.index = bpf_get_prandom_u32() % count;
+	slot = slots.lookup(&key);
+	if (slot)
+		return slot;
+	/* The table shrank between the two look-ups: the first slot goes last. */
+	key.index = 0;
+	return slots.lookup(&key);
+}
+
+static bool has_backend(u64 id)
+{
+	return backends.lookup(&id) != 0;
+}
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A pod's packet to a VIP: p->tuple becomes the backend's, p->wire stays the dialled one; and a
+ * reply's way back. `translations` is written only after the flow was admitted.
+ */
+#ifndef WEFT_TRANSLATE_H
+#define WEFT_TRANSLATE_H
+
+#include "flow.h"
+#include "rewrite.h"
+#include "service.h"
+
+/* A hairpin's source where the node has no address in the pod's range: 169.254.1.1, fe80::1. */
+static void mask_address(const struct settings *s, u8 family, struct address *to)
+{
+	const struct address *own = family == 4 ? &s->gateway4 : &s->gateway6;
+
+	if (!is_unset(own)) {
+		*to = *own;
+	} else if (family == 4) {
+		set_ipv4(to, BE32(0xa9fe0101));
+	} else {
+		__builtin_memset(to, 0, sizeof(*to));
+		to->word[0] = BE32(0xfe800000);
+		to->word[3] = BE32(1);
+	}
+}
+
+static void retarget(struct packet *p, const struct settings *s, const struct address *addr,
+		     __be16 port)
+{
+	p->wire = p->tuple;
+	p->vip = p->tuple.dst;
+	p->vip_port = p->tuple.dport;
+	p->translated = 1;
+	p->hairpin = same_address(addr, &p->tuple.src);
+	p->tuple.dst = *addr;
+	p->tuple.dport = port;
+	if (p->hairpin)
+		mask_address(s, p->family, &p->tuple.src);
+}
+
+/*
+ * UDP, and a new TCP connection on the same ports, follow the service: a backend that is gone is
+ * not asked again. An established connection keeps its own, serving or not (kube-proxy).
+ */
+static bool is_usable(const struct packet *p, const struct settings *s,
+		      const struct translation *known)
+{
+	bool tcp = p->tuple.proto == IPPROTO_TCP;
+
+	if (is_idle(p, s, known->seen, tcp ? TRANSLATION_TCP_S : TRANSLATION_UDP_S))
+		return false;
+	return (tcp && !is_first_of_tcp(p)) || has_backend(known->backend);
+}
+
+static bool translate_as_before(struct packet *p, const struct settings *s)
+{
+	struct translation *known = translations.lookup(&p->tuple);
+
+	if (!known || !is_usable(p, s, known))
+		return false;
+	if (p->now - known->seen >= s->hz)
+		known->seen = p->now;
+	retarget(p, s, &known->addr, known->port);
+	return true;
+}
+
+static bool has_ports(const struct packet *p)
+{
+	return p->tuple.proto == IPPROTO_TCP || p->tuple.proto == IPPROTO_UDP;
+}
+
+/*
+ * REASON_NONE with p->translated where the packet is for a VIP with a backend, REASON_NO_BACKEND
+ * where it must be refused, plain REASON_NONE where no Service is meant.
+ */
+static enum reason translate(struct packet *p, const struct settings *s)
+{
+	struct frontend *frontend = 0;
+	struct slot *slot;
+
+	if (has_ports(p)) {
+		if (translate_as_before(p, s))
+			return REASON_NONE;
+		frontend = frontend_at(&p->tuple.dst, p->tuple.dport, p->tuple.proto);
+	}
+	if (!frontend)
+		return frontend_at(&p->tuple.dst, 0, 0) ? REASON_NO_BACKEND : REASON_NONE;
+	/* In the middle of a connection that nobody remembers: no backend would know it. */
+	if (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p))
+		return REASON_NO_BACKEND;
+	slot = choose_slot(frontend);
+	if (!slot)
+		return REASON_NO_BACKEND;
+	retarget(p, s, &slot->addr, slot->port);
+	p->backend = slot->backend;
+	return REASON_NONE;
+}
+
+/* Remembers a choice that was admitted, so that the client's next packet meets it. */
+static enum reason remember_choice(struct packet *p)
+{
+	struct translation chosen = {};
+
+	if (!p->backend)
+		return REASON_NONE;
+	chosen.backend = p->backend;
+	chosen.addr = p->tuple.dst;
+	chosen.port = p->tuple.dport;
+	chosen.seen = p->now;
+	return translations.update(&p->wire, &chosen) ? REASON_TABLE_FULL : REASON_NONE;
+}
+
+/* A reply of p->tuple gets the source that its client dialled; a hairpin's its client back. */
+static enum reason restore_vip(struct __sk_buff *skb, struct packet *p, const struct flow *flow)
+{
+	p->out = p->tuple;
+	p->out.src = flow->vip;
+	p->out.sport = flow->vip_port;
+	if (flow->flags & FLOW_HAIRPIN)
+		p->out.dst = p->tuple.src;
+	return rewrite(skb, p, &p->tuple, &p->out);
+}
+
+#endif

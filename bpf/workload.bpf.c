@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A pod's link, host side. from_pod sees all that the pod sends and is where it is proven,
+ * translated and judged; to_pod sees what reaches the pod through the node's stack.
+ */
+#include "kernel.h"
+#include "maps.h"
+#include "packet.h"
+#include "parse.h"
+#include "fragment.h"
+#include "flow.h"
+#include "policy.h"
+#include "service.h"
+#include "translate.h"
+#include "rewrite.h"
+#include "deliver.h"
+#include "refuse.h"
+#include "neighbour.h"
+#include "count.h"
+
+/* The way of a flow's first packet; PATH_NONE: there is none, *why says so. */
+static enum flow_path choose_path(const struct packet *p, const struct settings *s,
+				  const struct workload *src, const struct workload *dst,
+				  enum reason *why)
+{
+	struct prefix *prefix;
+	u32 flags;
+
+	if (dst)
+		return (src->flags | dst->flags) & WORKLOAD_NO_REDIRECT ? PATH_STACK
+									: PATH_REDIRECT;
+	prefix = prefix_of(&p->tuple.dst);
+	flags = prefix ? prefix->flags : 0;
+	if (flags & PREFIX_REMOTE)
+		return (s->flags & SETTING_OVERLAY) && !(src->flags & WORKLOAD_NO_REDIRECT)
+			       ? PATH_OVERLAY
+			       : PATH_STACK;
+	*why = REASON_NO_WORKLOAD;
+	if ((flags & PREFIX_LOCAL) && !is_own_gateway(s, &p->tuple.dst))
+		return PATH_NONE;
+	*why = REASON_NO_SERVICE;
+	return flags & PREFIX_SERVICE ? PATH_NONE : PATH_STACK;
+}
+
+static enum reason go(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+		      const struct workload *dst, enum flow_path path)
+{
+	if (path == PATH_REDIRECT)
+		return dst ? deliver(skb, p, dst) : REASON_NO_WORKLOAD;
+	if (path == PATH_OVERLAY)
+		return into_overlay(skb, p, s);
+	return REASON_STACK;
+}
+
+static enum reason translate_packet(struct __sk_buff *skb, struct packet *p,
+				    const struct flow *flow, bool reply)
+{
+	if (p->translated)
+		return rewrite(skb, p, &p->wire, &p->tuple);
+	if (reply && (flow->flags & FLOW_TRANSLATED))
+		return restore_vip(skb, p, flow);
+	return REASON_NONE;
+}
+
+static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			   struct flow *flow, const struct workload *src)
+{
+	bool reply = flow && is_reply(p, flow);
+	enum flow_path path = flow ? flow->path : PATH_NONE;
+	const struct workload *dst = 0;
+	enum reason reason = REASON_NONE;
+
+	if (flow && (flow->flags & FLOW_HAIRPIN))
+		p->hairpin = 1;
+	if (p->hairpin) {
+		path = PATH_REDIRECT;
+		dst = src;
+	} else {
+		if (path == PATH_NONE || path == PATH_REDIRECT)
+			dst = workloads.lookup(&p->tuple.dst);
+		if (path == PATH_NONE)
+			path = choose_path(p, s, src, dst, &reason);
+		if (path == PATH_NONE)
+			return reason;
+	}
+	reason = admit(p, s, flow, src, dst, path, 0);
+	if (!reason)
+		reason = remember_choice(p);
+	if (!reason)
+		reason = translate_packet(skb, p, flow, reply);
+	return reason ? reason : go(skb, p, s, dst, path);
+}
+
+static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			     const struct workload *src)
+{
+	struct flow *flow = 0;
+
+	/* An error that a pod sends for another is nobody's but its own. */
+	if (p->kind == KIND_ICMP_ERROR && same_address(&p->embedded.dst, &p->tuple.src))
+		flow = find_related(p, s);
+	if (!flow)
+		flow = find_flow(p, s);
+	if (!flow) {
+		if (translate(p, s))
+			return refuse(skb, p, src);
+		if (p->translated)
+			flow = find_flow(p, s);
+	}
+	return send_on(skb, p, s, flow, src);
+}
+
+static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
+{
+	struct settings *s = settings_row();
+	enum reason reason = parse(skb, p);
+	struct workload *src;
+
+	if (reason)
+		return reason;
+	if (p->kind == KIND_ARP)
+		return judge_arp(skb, p);
+	if (p->kind == KIND_NEIGHBOUR)
+		return judge_neighbour(skb, p);
+	if (p->kind == KIND_ROUTER)
+		return REASON_ROUTER_ADVERT_SPOOFED;
+	src = workloads.lookup(&p->tuple.src);
+	if (!s || !owns(skb, p, src))
+		return REASON_SOURCE_SPOOFED;
+	reason = know_fragment(p);
+	return reason ? reason : leave_pod(skb, p, s, src);
+}
+
+int from_pod(struct __sk_buff *skb)
+{
+	struct packet *p = packet_begin(DIRECTION_FROM_POD);
+
+	return p ? leave(skb, p, handle_from_pod(skb, p)) : TC_ACT_SHOT;
+}
+
+/*
+ * A pod's address in the source of what comes from elsewhere. Other nodes' pods arrive through the
+ * overlay, if there is one; this node's through their own links, or their bridge.
+ */
+static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	u32 from = skb->ingress_ifindex;
+	struct workload *src;
+	struct prefix *prefix;
+
+	if (from == s->overlay_ifindex)
+		return false;
+	prefix = prefix_of(&p->tuple.src);
+	if (prefix && (prefix->flags & PREFIX_REMOTE))
+		return s->flags & SETTING_OVERLAY;
+	if (!prefix || !(prefix->flags & PREFIX_LOCAL))
+		return false;
+	src = workloads.lookup(&p->tuple.src);
+	return !src || !(src->ifindex == from || (s->flags & SETTING_BRIDGE));
+}
+
+/* The stack's packet for a local pod, `dst`: judged here unless the sender's link did. */
+static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			     const struct workload *dst)
+{
+	bool own_node = skb->ingress_ifindex == 0;
+	struct flow *flow = 0;
+	enum reason reason;
+
+	if (p->kind == KIND_ICMP_ERROR)
+		flow = find_related(p, s);
+	if (!flow)
+		flow = find_flow(p, s);
+	if (!flow && !own_node && is_forged(skb, p, s))
+		return REASON_SOURCE_SPOOFED;
+	reason = admit(p, s, flow, 0, dst, PATH_STACK, own_node ? FLOW_OWN_NODE : 0);
+	if (!reason && flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
+		reason = restore_vip(skb, p, flow);
+	return reason ? reason : REASON_STACK;
+}
+
+/* A bridge floods what it has not learned yet: only the pod's own copy may make a flow. */
+static bool is_flooded(const struct packet *p, const struct workload *dst)
+{
+	return !dst || !same_mac(p->eth_dst, dst->mac);
+}
+
+static enum reason handle_to_pod(struct __sk_buff *skb, struct packet *p)
+{
+	struct settings *s = settings_row();
+	enum reason reason = parse(skb, p);
+	struct workload *dst;
+
+	if (reason)
+		return reason;
+	if (p->kind == KIND_ARP || p->kind == KIND_NEIGHBOUR || p->kind == KIND_ROUTER)
+		return REASON_STACK;
+	dst = workloads.lookup(&p->tuple.dst);
+	if (!s)
+		return REASON_HELPER_FAILED;
+	if ((s->flags & SETTING_BRIDGE) && is_flooded(p, dst))
+		return REASON_FLOODED;
+	if (!dst || dst->ifindex != skb->ifindex)
+		return REASON_NO_WORKLOAD;
+	reason = know_fragment(p);
+	return reason ? reason : reach_pod(skb, p, s, dst);
+}
+
+int to_pod(struct __sk_buff *skb)
+{
+	struct packet *p = packet_begin(DIRECTION_TO_POD);
+
+	return p ? leave(skb, p, handle_to_pod(skb, p)) : TC_ACT_SHOT;
+}
