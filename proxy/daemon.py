@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from weft.bpf import build
+from weft.bpf.events import EventRing
 from weft.bpf.features import jiffies_hz, netns_cookie, probe
 from weft.bpf.hook import Hooks
 from weft.bpf.layout import TABLES
@@ -36,10 +37,11 @@ from weft.proxy.apply.sysctl import prepare_links, prepare_node
 from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.config import Config
 from weft.proxy.intake import Intake
-from weft.proxy.loop import Loop, Turn
+from weft.proxy.loop import Loop, Turn, View
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import Settings, World
 from weft.proxy.node import DaemonNode, workload_of
+from weft.proxy.observe.serve import observing
 from weft.proxy.plan import planners
 from weft.proxy.plan.node import BRIDGE, OVERLAY
 from weft.proxy.planning import Planning
@@ -85,19 +87,21 @@ class Daemon:
             loop.post(Listed(Kind.ATTACHMENT, {w.key: w for w in map(workload_of, attachments)}))
             prepare_node(config.sysctl, POD_LINKS)
             servers = _start_sources(config, loop, stack)
-            async with asyncio.TaskGroup() as tasks:
-                node = DaemonNode(loop)
+            node = DaemonNode(loop)
+            upkeep = Upkeep(config, loop, node, datapath, servers)
+            async with asyncio.TaskGroup() as tasks, AsyncExitStack() as serving:
                 running = [tasks.create_task(loop.run(), name="loop")]
-                server = CniServer(
-                    config.cni_socket, leases, node, config.state / "cni" / DELETIONS.name
-                )
-                await stack.enter_async_context(server.serve())
-                upkeep = Upkeep(config, loop, node, datapath, servers)
+                # Last of all: verbs that still run need the loop.
+                serving.callback(lambda: [task.cancel() for task in running])
+                events = serving.enter_context(EventRing(datapath.tables["events"]))
+                view = View(loop, datapath.tables)
+                await serving.enter_async_context(observing(view, config.api_socket, events))
+                deletions = config.state / "cni" / DELETIONS.name
+                server = CniServer(config.cni_socket, leases, node, deletions)
+                await serving.enter_async_context(server.serve())
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
                 await stop.wait()
                 log.info("stopping; the datapath goes on")
-                for task in running:
-                    task.cancel()
 
 
 def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
