@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address, IPv6Interface
 
 from weft.cni.netlink import (
+    APPEND,
     CREATE,
     DUMP,
     EXCLUSIVE,
@@ -46,7 +47,8 @@ _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _SKIP_STATISTICS = 1 << 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
+_IPV6_ROUTE_METRIC = 1024  # IP6_RT_PRIO_USER, what the kernel gives a route without one
 _TABLE_MAIN, _UNICAST, _SCOPE_UNIVERSE, _SCOPE_LINK = 254, 1, 0, 253
 _PROTOCOL_STATIC = 4
 _NDA_DST, _NDA_LLADDR = 1, 2
@@ -228,43 +230,39 @@ def _address(ifindex: int, address: Interface, flags: int = CREATE | EXCLUSIVE) 
 
 
 def _default_route(plan: LinkPlan, ifindex: int, gateway: Address) -> list[Message]:
-    """Routed pods know their gateway by a permanent neighbour and reach it by a link route."""
+    """Routed pods know their gateway by a permanent neighbour and reach it by a link route.
+
+    A container may have several interfaces: the first one's default stays in force. IPv4 appends
+    the later ones behind it; IPv6 would spread flows over equal ones, so theirs weigh more.
+    """
     messages: list[Message] = []
     if gateway in ROUTED_GATEWAYS:
         messages.append(_neighbour(ifindex, gateway, plan.host_mac))
     if gateway in ROUTED_GATEWAYS and gateway.version == 4:
-        messages.append(
-            _route(
-                f"add route to the gateway {gateway}",
-                _RTMSG.pack(
-                    family(gateway), 32, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, _SCOPE_LINK,
-                    _UNICAST, 0,
-                ),
-                attribute(_RTA_DST, gateway.packed) + attribute(_RTA_OIF, ifindex),
-            )
-        )  # fmt: skip
-    header = _RTMSG.pack(
-        family(gateway), 0, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _UNICAST, 0
-    )
-    way = attribute(_RTA_GATEWAY, gateway.packed) + attribute(_RTA_OIF, ifindex)
-    return [*messages, _route(f"add default route by {gateway}", header, way)]
+        header = _route_header(gateway, 32, _PROTOCOL_STATIC, _SCOPE_LINK)
+        way = attribute(_RTA_DST, gateway.packed) + attribute(_RTA_OIF, ifindex)
+        what = f"add route to the gateway {gateway}"
+        messages.append(Message(what, Kind.NEWROUTE, CREATE | APPEND, header + way))
+    body = _route_header(gateway, 0, _PROTOCOL_STATIC, _SCOPE_UNIVERSE)
+    body += attribute(_RTA_GATEWAY, gateway.packed) + attribute(_RTA_OIF, ifindex)
+    if gateway.version == 6:
+        body += attribute(_RTA_PRIORITY, _IPV6_ROUTE_METRIC + ifindex)
+    what = f"add default route by {gateway}"
+    return [*messages, Message(what, Kind.NEWROUTE, CREATE | APPEND, body)]
 
 
 def _host_route(plan: LinkPlan, ifindex: int, address: Address) -> Message:
     source = next((one for one in plan.sources if one.version == address.version), None)
     scope = _SCOPE_LINK if address.version == 4 else _SCOPE_UNIVERSE
-    header = _RTMSG.pack(
-        family(address), address.max_prefixlen, 0, 0, _TABLE_MAIN, ROUTE_PROTOCOL, scope,
-        _UNICAST, 0,
-    )  # fmt: skip
-    body = attribute(_RTA_DST, address.packed) + attribute(_RTA_OIF, ifindex)
+    body = _route_header(address, address.max_prefixlen, ROUTE_PROTOCOL, scope)
+    body += attribute(_RTA_DST, address.packed) + attribute(_RTA_OIF, ifindex)
     if source is not None:
         body += attribute(_RTA_PREFSRC, source.packed)
-    return _route(f"add route to {address}", header, body, CREATE | REPLACE)
+    return Message(f"add route to {address}", Kind.NEWROUTE, CREATE | REPLACE, body)
 
 
-def _route(what: str, header: bytes, body: bytes, flags: int = CREATE | EXCLUSIVE) -> Message:
-    return Message(what, Kind.NEWROUTE, flags, header + body)
+def _route_header(address: Address, prefix: int, protocol: int, scope: int) -> bytes:
+    return _RTMSG.pack(family(address), prefix, 0, 0, _TABLE_MAIN, protocol, scope, _UNICAST, 0)
 
 
 def _neighbour(ifindex: int, address: Address, mac: str) -> Message:

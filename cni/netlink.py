@@ -17,7 +17,7 @@ from typing import Self
 from weft.cni.spec import Address
 
 REQUEST, ACK, ECHO, DUMP = 0x1, 0x4, 0x8, 0x300
-EXCLUSIVE, CREATE, REPLACE = 0x200, 0x400, 0x100
+REPLACE, EXCLUSIVE, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type

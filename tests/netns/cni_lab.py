@@ -19,8 +19,9 @@ RANGES = ("10.77.0.0/24", "fd77::/64")
 _numbers = itertools.count()
 
 
-def run(*command: str | Path, check: bool = True) -> str:
-    done = subprocess.run([str(one) for one in command], capture_output=True, text=True, timeout=60)
+def run(*command: str | Path, check: bool = True, stdin: int = subprocess.DEVNULL) -> str:
+    words = [str(one) for one in command]
+    done = subprocess.run(words, stdin=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT)
     if check and done.returncode:
         raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -32,6 +33,12 @@ def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 10) 
         if time.monotonic() > deadline_s:
             raise AssertionError(f"waited {timeout_s} s in vain until {what}")
         time.sleep(0.01)
+
+
+def pings(ns: str, address: str) -> bool:
+    """One packet there and back, at the first try."""
+    out = run("ip", "netns", "exec", ns, "ping", "-c1", "-W2", address, check=False)
+    return " 1 received" in out
 
 
 @dataclass(frozen=True)
