@@ -51,7 +51,7 @@ def service_id(service: Ref, port: ServicePort, version: int) -> int:
 
 def backend_id(service: int, address: Address, port: int) -> int:
     """The id of an endpoint as a backend of `service`."""
-    return content_id(service, address.packed, port)
+    return content_id(pack_u64(service) + address.packed + port.to_bytes(2, "big"))
 
 
 def endpoints(
