@@ -51,7 +51,8 @@ def main() -> None:
     try:
         _run(options)
     except (RuntimeError, LookupError, OSError) as error:
-        sys.exit(f"lab: {error}")
+        state = Cluster(options.name, 0, Shape.PLAIN, Network.NONE).state
+        sys.exit(f"lab: {error}\nlogs: {state}/log and {state}/n*/var/log; of pods: make kubectl")
 
 
 def _run(options: argparse.Namespace) -> None:
