@@ -1,0 +1,173 @@
+"""Rows as a person reads them: the tables of a plan by name, unpacked, sorted."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from ipaddress import ip_network
+from typing import cast
+
+from weft.bpf.layout import (
+    UNSPECIFIED,
+    Address,
+    Backend,
+    Frontend,
+    FrontendKey,
+    Prefix,
+    PrefixFlag,
+    PrefixKey,
+    SettingFlag,
+    Settings,
+    Slot,
+    SlotKey,
+    Uplink,
+    Workload,
+    pack_u32,
+    unpack_address,
+    unpack_u32,
+    unpack_u64,
+)
+from weft.proxy.model.world import World
+from weft.proxy.plan.hooks import Hook, HookPoint
+from weft.proxy.plan.links import BridgeLink, OverlayLink
+from weft.proxy.plan.routes import Route
+from weft.proxy.plan.services import backend_id
+
+Plan = Mapping[tuple[str, Hashable], object]
+Lines = dict[str, object]
+
+_PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
+
+
+def render(plan: Plan, world: World, table: str) -> object:
+    """One table of `plan`; `world` names what the kernel only numbers."""
+    return _TABLES[table](plan, world)
+
+
+def place(address: Address, port: int) -> str:
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+
+
+def _rows(plan: Plan, table: str) -> Iterator[tuple[bytes, bytes]]:
+    for (name, key), value in plan.items():
+        if name == table:
+            yield cast(bytes, key), cast(bytes, value)
+
+
+def _services(plan: Plan, world: World) -> Lines:
+    """Each frontend with the places that new flows go to; a whole address stands alone."""
+    lines: Lines = {}
+    for packed, value in _rows(plan, "frontends"):
+        key, row = FrontendKey.unpack(packed), Frontend.unpack(value)
+        if key.port == 0:
+            lines[str(key.addr)] = "a Service's"
+        else:
+            name = f"{place(key.addr, key.port)}/{_PROTOCOLS[key.proto]}"
+            lines[name] = sorted(_targets(plan, row)) or "refused"
+    return lines
+
+
+def _targets(plan: Plan, row: Frontend) -> Iterator[str]:
+    for index in range(row.backends):
+        slot = Slot.unpack(cast(bytes, plan["slots", SlotKey(row.service, index).pack()]))
+        assert slot.backend == backend_id(row.service, slot.addr, slot.port)
+        yield place(slot.addr, slot.port)
+
+
+def _spare_slots(plan: Plan, world: World) -> int:
+    """Slots beyond those that frontends count."""
+    counted = {}
+    for _, value in _rows(plan, "frontends"):
+        row = Frontend.unpack(value)
+        counted[row.service] = row.backends
+    keys = [SlotKey.unpack(key) for key, _ in _rows(plan, "slots")]
+    return sum(key.index >= counted.get(key.service, 0) for key in keys)
+
+
+def _alive(plan: Plan, world: World) -> list[str]:
+    """The places of all living backends, by trying every address and port that a slice says."""
+    said = {
+        (endpoint.address, port.port)
+        for piece in world.slices()
+        for endpoint in piece.endpoints
+        for port in piece.ports
+    }
+    found = []
+    for key, value in _rows(plan, "backends"):
+        name, service = unpack_u64(key), Backend.unpack(value).service
+        found += [place(a, p) for a, p in said if backend_id(service, a, p) == name]
+    return sorted(found)
+
+
+def _prefixes(plan: Plan, world: World) -> Lines:
+    lines: Lines = {}
+    for packed, value in _rows(plan, "prefixes"):
+        key, row = PrefixKey.unpack(packed), Prefix.unpack(value)
+        length = key.prefix_len - (96 if key.addr.version == 4 else 0)
+        words = [flag.name.lower() for flag in PrefixFlag if flag & row.flags and flag.name]
+        lines[str(ip_network((key.addr, length)))] = " ".join([*words, *_address(row.node)])
+    return lines
+
+
+def _address(address: Address) -> list[str]:
+    return [] if address == UNSPECIFIED else [str(address)]
+
+
+def _settings(plan: Plan, world: World) -> Lines:
+    row = Settings.unpack(cast(bytes, plan["settings", pack_u32(0)]))
+    flags = [flag.name.lower() for flag in SettingFlag if flag & row.flags and flag.name]
+    return {
+        "flags": " ".join(flags),
+        "overlay": row.overlay_ifindex,
+        "gateways": [*_address(row.gateway4), *_address(row.gateway6)],
+        "snat ports": f"{row.snat_port_min}-{row.snat_port_max}",
+    }
+
+
+def _uplinks(plan: Plan, world: World) -> Lines:
+    lines: Lines = {}
+    for key, value in _rows(plan, "uplinks"):
+        row = Uplink.unpack(value)
+        lines[str(unpack_u32(key))] = " ".join([*_address(row.addr4), *_address(row.addr6)])
+    return lines
+
+
+def _workloads(plan: Plan, world: World) -> Lines:
+    lines: Lines = {}
+    for key, value in _rows(plan, "workloads"):
+        row = Workload.unpack(value)
+        lines[str(unpack_address(key))] = f"link {row.ifindex} mac {row.mac.hex(':')}"
+    return lines
+
+
+def _links(plan: Plan, world: World) -> Lines:
+    lines: Lines = {}
+    for _, value in _rows(plan, "links"):
+        row = cast(OverlayLink | BridgeLink, value)
+        kind = f"vxlan port {row.port}" if isinstance(row, OverlayLink) else "bridge"
+        lines[row.name] = " ".join([f"{kind} mtu {row.mtu_bytes}", *map(str, row.addresses)])
+    return lines
+
+
+def _routes(plan: Plan, world: World) -> Lines:
+    rows = [cast(Route, value) for _, value in _rows(plan, "routes")]
+    return {str(row.prefix): f"dev {row.device} src {row.source}" for row in rows}
+
+
+def _hooks(plan: Plan, world: World) -> Lines:
+    lines: Lines = {}
+    for key, value in _rows(plan, "hooks"):
+        point, row = cast(HookPoint, key), cast(Hook, value)
+        lines[f"{point.ifindex} {point.direction}{point.at and ' '}{point.at}"] = row.program
+    return lines
+
+
+_TABLES: Mapping[str, Callable[[Plan, World], object]] = {
+    "services": _services,
+    "alive": _alive,
+    "spare slots": _spare_slots,
+    "prefixes": _prefixes,
+    "settings": _settings,
+    "uplinks": _uplinks,
+    "workloads": _workloads,
+    "links": _links,
+    "routes": _routes,
+    "hooks": _hooks,
+}
