@@ -6,6 +6,7 @@ none, brings one up for the run and takes it down after.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -15,7 +16,7 @@ import pytest
 from deploy.lab import binaries, cluster, host, node, spec
 from deploy.lab.api import Api
 from deploy.lab.spec import Cluster, Network, Shape
-from tests.cluster import pods
+from tests.cluster import daemon, pods
 from tests.cluster.scene import NAMESPACE, SERVICE, Scene
 
 
@@ -42,6 +43,17 @@ def weft(lab: Cluster) -> None:
     """For what only Weft does."""
     if lab.network is not Network.WEFT:
         pytest.skip(f"the {lab.network} network has neither NetworkPolicy nor a weft daemon")
+
+
+@pytest.fixture
+def central_law(lab: Cluster) -> Iterator[None]:
+    """After the test every node's tables in the kernel hold exactly what the plan says."""
+    yield
+    if lab.network is Network.WEFT:
+        for running in map(node.find, lab.nodes()):
+            what = f"`weft dump` has nothing to tell on {running.node.name}"
+            holds = functools.partial(daemon.is_in_order, running)
+            host.wait_until(what, holds, timeout_s=15, where=lab.state)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from deploy.lab import host
+from deploy.lab import host, spec
 from deploy.lab.api import Api
 from deploy.lab.node import Running
 from tests.cluster.pods import HTTP_PORT, UDP_PORT, Pod
@@ -89,6 +89,15 @@ def kill(api: Api, node: Running) -> None:
     for pod in on_node:
         container = pod["status"]["containerStatuses"][0]["containerID"].rsplit("/", 1)[1]
         node.run("ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", container)
+
+
+def is_in_order(node: Running) -> bool:
+    """Whether the node's tables in the kernel are the plan's, row by row."""
+    weft = spec.CHECKOUT / "build" / "venv" / "bin" / "weft"
+    try:
+        return node.run(weft, "dump").strip() == ""
+    except RuntimeError:
+        return False  # it exits with 1 when rows differ
 
 
 def wait_back(api: Api, before: Mapping[str, int]) -> None:

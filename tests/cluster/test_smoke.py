@@ -27,6 +27,7 @@ from tests.cluster.pods import (
 )
 from tests.cluster.scene import NAMESPACE, SERVICE, Scene
 
+pytestmark = pytest.mark.usefixtures("central_law")
 both_families = pytest.mark.parametrize("family", [4, 6])
 both_protocols = pytest.mark.parametrize("protocol", ["http", "udp"])
 PORTS = {"http": HTTP_PORT, "udp": UDP_PORT}
