@@ -1,8 +1,7 @@
-"""Reading the events that programs report through the ring buffer.
+"""The datapath's events, read from the ring buffer that the kernel shares with us.
 
-Owns the ring's memory as the kernel shares it (Documentation/bpf/ringbuf.rst): a page with our
-position, a page with the producer's, then the data, mapped twice so that no record is ever cut.
-Never knows what an event means.
+Owns the reader's position. The position lives in the map, so events written while no daemon ran are
+read by the next one. There may be one reader only.
 """
 
 import mmap
@@ -14,20 +13,24 @@ from typing import Self
 from weft.bpf.layout import Event
 from weft.bpf.table import KernelTable
 
-_POSITION = struct.Struct("=Q")
-_HEADER = struct.Struct("=II")
-# include/uapi/linux/bpf.h: in a record's length, still being written, and given up.
-_BUSY, _DISCARDED = 1 << 31, 1 << 30
+# Documentation/bpf/ringbuf.rst: a record's header is its length with two flags, then 4 bytes.
+_BUSY, _DISCARD = 1 << 31, 1 << 30
+_HEADER_BYTES = 8
+_READ_AT_ONCE = 4096
 
 
-class EventRing:
-    """The events map, open for reading: one reader at a time. Owns its mappings."""
+class EventReader:
+    """The ring buffer of an open table `events`, which must stay open as long."""
 
     def __init__(self, table: KernelTable) -> None:
-        self._table, self._size = table, table.max_entries
+        self._fd, self._size = table.fd, table.max_entries
         page = mmap.PAGESIZE
-        self._consumer = mmap.mmap(table.fd, page)
-        self._shared = mmap.mmap(table.fd, page + 2 * self._size, prot=mmap.PROT_READ, offset=page)
+        self._ours = mmap.mmap(self._fd, page, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        # The data is mapped twice in a row: no record has to be put together.
+        self._theirs = mmap.mmap(self._fd, page + 2 * self._size, prot=mmap.PROT_READ, offset=page)
+        # Whole-word access: the kernel reads and writes positions meanwhile.
+        self._consumer = memoryview(self._ours).cast("Q")
+        self._producer = memoryview(self._theirs)[:page].cast("Q")
 
     def __enter__(self) -> Self:
         return self
@@ -35,24 +38,33 @@ class EventRing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._shared.close()
-        self._consumer.close()
+        self.close()
+
+    def close(self) -> None:
+        self._consumer.release()
+        self._producer.release()
+        self._ours.close()
+        self._theirs.close()
 
     def fileno(self) -> int:
-        """Turns readable when there are events."""
-        return self._table.fd
+        """A descriptor that is readable, by epoll, while there are events."""
+        return self._fd
 
-    def read(self) -> Iterator[Event]:
-        """The events since the last call; each is the reader's once it was yielded."""
-        at: int = _POSITION.unpack_from(self._consumer)[0]
-        while at < _POSITION.unpack_from(self._shared)[0]:
-            start = mmap.PAGESIZE + at % self._size
-            length, _ = _HEADER.unpack_from(self._shared, start)
-            if length & _BUSY:
-                return
-            size = length & ~(_BUSY | _DISCARDED)
-            data = self._shared[start + _HEADER.size : start + _HEADER.size + size]
-            at += -(-(size + _HEADER.size) // 8) * 8
-            _POSITION.pack_into(self._consumer, 0, at)
-            if not length & _DISCARDED and size >= Event.SIZE:
-                yield Event.unpack(data[: Event.SIZE])
+    def read(self) -> list[Event]:
+        """The events since the last call, oldest first, but no more than a few thousand."""
+        return [Event.unpack(data) for data in self._records()]
+
+    def _records(self) -> Iterator[bytes]:
+        at, end = self._consumer[0], self._producer[0]
+        for _ in range(_READ_AT_ONCE):
+            if at >= end:
+                break
+            start = mmap.PAGESIZE + (at & self._size - 1)
+            (header,) = struct.unpack_from("=I", self._theirs, start)
+            if header & _BUSY:
+                break
+            length = header & ~_DISCARD
+            if not header & _DISCARD:
+                yield self._theirs[start + _HEADER_BYTES : start + _HEADER_BYTES + length]
+            at += length + _HEADER_BYTES + 7 & ~7
+        self._consumer[0] = at

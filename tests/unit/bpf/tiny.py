@@ -5,6 +5,7 @@ TINY = """\
 #include "layout.h"
 BPF_TABLE("array", u32, struct settings, settings, 1);
 BPF_TABLE("percpu_array", u32, struct counter, counters, 256);
+BPF_RINGBUF_OUTPUT(events, 256);
 
 static int count(u32 at)
 {
@@ -40,7 +41,18 @@ int from_uplink(struct __sk_buff *skb)
 
 int to_uplink(struct __sk_buff *skb)
 {
+	struct event *event = events.ringbuf_reserve(sizeof(*event));
+
 	count(11);
+	if (!event)
+		return 1;
+	__builtin_memset(event, 0, sizeof(*event));
+	event->reason = skb->mark;
+	event->bytes = skb->len;
+	if (skb->mark == 99)
+		events.ringbuf_discard(event, 0);
+	else
+		events.ringbuf_submit(event, 0);
 	return -1;
 }
 """
