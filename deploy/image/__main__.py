@@ -23,6 +23,7 @@ NAME = "weft/weft:dev"
 # A short name is completed so before it is looked up (distribution/reference, normalize.go).
 FULL_NAME = f"docker.io/{NAME}"
 LIMIT_BYTES = 250_000_000
+KEPT_BASES = 3
 BUILD = rootfs.CHECKOUT / "build"
 
 
@@ -101,7 +102,15 @@ def _base() -> Iterator[Path]:
         base = cache / _base_identity()
         if not (base / "layer.tar.gz").exists():
             _make_base(base)
+            _prune(cache)
         yield base
+
+
+def _prune(cache: Path) -> None:
+    """Checkouts share the cache, so the newest few stay."""
+    folders = sorted((p for p in cache.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
+    for old in folders[:-KEPT_BASES]:
+        shutil.rmtree(old)
 
 
 def _base_identity() -> str:
