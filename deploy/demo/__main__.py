@@ -36,8 +36,7 @@ def main() -> int:
             )
         )
         story.publish_policies()
-        verdicts = {name: story.ask(name, VIPS[0]) for name in ("shop", "till", "stranger")}
-        print(picture.verdicts(verdicts))
+        print(picture.verdicts(story.verdicts()))
         print(picture.step("What was dropped, and by which policy (weft drops, weft flows)"))
         print(story.explained_drops())
         print(f"\nDone in {time.monotonic() - began:.0f} s.")

@@ -1,10 +1,11 @@
 """Owns what happens in the demo: its pods, its Service, its policies and the questions asked."""
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.netlab import Lab, Pod, manifests
+from deploy.netlab import Lab, LabNode, Pod, manifests
 from deploy.netlab.shell import wait_for
 
 SERVICE, PORT, TARGET = "web", 80, 8080
@@ -26,6 +27,7 @@ class Story:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.pods: dict[str, Pod] = {}
+        self.watchers: dict[str, subprocess.Popen[str]] = {}
 
     def start_nodes(self) -> None:
         for name in ("east", "west"):
@@ -57,6 +59,11 @@ class Story:
         self.lab.manifests.put(policy(DENY, []), policy(ALLOW, [shops]))
         wait_for("the policies hold", lambda: not self.ask("stranger", VIPS[0]))
 
+    def verdicts(self) -> dict[str, str]:
+        """Who is let in, while `weft flows` of every node looks on."""
+        self.watchers = {n.name: watch_drops(n) for n in self.lab.nodes}
+        return {name: self.ask(name, VIPS[0]) for name in ("shop", "till", "stranger")}
+
     def ask(self, pod: str, vip: str) -> str:
         """The name of the endpoint that answered a connection, "" when none did within a second."""
         script = (
@@ -67,11 +74,18 @@ class Story:
         return self.pods[pod].attempt(sys.executable, "-c", script).stdout.strip()
 
     def explained_drops(self) -> str:
-        said = [f"node {node.name}\n{node.weft('drops').rstrip()}" for node in self.lab.nodes]
-        flows = [
-            node.weft("flows", "--verdict", "dropped", "--last", "3") for node in self.lab.nodes
-        ]
-        return "\n".join([*said, *(text.rstrip() for text in flows if text.strip())])
+        """Per node: what was counted, and the flows that were seen with the policies to blame."""
+        said = []
+        for node in self.lab.nodes:
+            flows = self.watchers[node.name].communicate(timeout=30)[0]
+            said += [f"node {node.name}", node.weft("drops", check=False).rstrip(), flows.rstrip()]
+        return "\n".join(said)
+
+
+def watch_drops(node: LabNode) -> "subprocess.Popen[str]":
+    """`weft flows --drops`, started; it ends by itself."""
+    argv = node.weft_command("flows", "--drops", "--for", "4")
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def policy(name: str, ingress: list[dict[str, Any]]) -> manifests.Manifest:

@@ -103,9 +103,13 @@ class LabNode:
     def attempt(self, *argv: str | Path, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
         return attempt(*self.command(*argv), timeout_s=timeout_s)
 
-    def weft(self, *argv: str) -> str:
-        """The `weft` command against this node's daemon."""
-        return self.run(sys.executable, "-m", "weft.cli", "--socket", self.api_socket, *argv)
+    def weft(self, *argv: str, check: bool = True) -> str:
+        """What the `weft` command prints of this node; `check`: it must exit with 0."""
+        command = self.weft_command(*argv)
+        return run(*command) if check else attempt(*command).stdout
+
+    def weft_command(self, *argv: str) -> list[str]:
+        return self.command(sys.executable, "-m", "weft.cli", "--socket", self.api_socket, *argv)
 
     # --- its daemon ---
     @property
