@@ -5,9 +5,7 @@ Never decides anything about traffic.
 """
 
 import asyncio
-import gc
 import logging
-import math
 import re
 import time
 from collections.abc import Mapping
@@ -21,31 +19,27 @@ from weft.bpf.hook import Hooks
 from weft.bpf.layout import TABLES
 from weft.bpf.load import Datapath, open_datapath
 from weft.bpf.wire import TableKind
-from weft.cni.install import install_conflist
-from weft.cni.node import NotReady
 from weft.cni.repair import open_leases, reconcile
 from weft.cni.server import DELETIONS, LEASES, CniServer
 from weft.proxy.apply.applier import Applier
 from weft.proxy.apply.desired import Desired
-from weft.proxy.apply.gate import Stage
 from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
 from weft.proxy.apply.links import LinksTarget
 from weft.proxy.apply.order import TABLES as ROW_TABLES
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
-from weft.proxy.apply.sysctl import prepare_links, prepare_node
+from weft.proxy.apply.sysctl import prepare_node
 from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.config import Config
 from weft.proxy.intake import Intake
-from weft.proxy.loop import Loop, Turn, View
+from weft.proxy.loop import Loop, View
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import Settings, World
 from weft.proxy.node import DaemonNode, workload_of
 from weft.proxy.observe.serve import observing
 from weft.proxy.plan import planners
-from weft.proxy.plan.node import BRIDGE, OVERLAY
 from weft.proxy.planning import Planning
-from weft.proxy.ready import NodeCondition
+from weft.proxy.upkeep import ApiKeeper, Upkeep
 from weft.proxy.watch.api import ApiServers
 from weft.proxy.watch.events import Listed
 from weft.proxy.watch.folder import Folder
@@ -59,11 +53,6 @@ POD_LINKS = re.compile(r"weft[0-9a-f]{11}")
 
 EXPECTED = frozenset(Kind)
 """Every kind has a source that lists it; nothing goes before all have."""
-
-BASE_TABLES = ("links", "settings")
-"""What must be in the kernel before the node takes pods."""
-
-HOOKS_TIMEOUT_S = 10.0
 
 
 class KernelTooOld(Exception):
@@ -88,7 +77,7 @@ class Daemon:
             prepare_node(config.sysctl, POD_LINKS)
             servers = _start_sources(config, loop, stack)
             node = DaemonNode(loop)
-            upkeep = Upkeep(config, loop, node, datapath, servers)
+            upkeep = Upkeep(config, loop, node, datapath)
             async with asyncio.TaskGroup() as tasks, AsyncExitStack() as serving:
                 running = [tasks.create_task(loop.run(), name="loop")]
                 # Last of all: verbs that still run need the loop.
@@ -100,6 +89,9 @@ class Daemon:
                 server = CniServer(config.cni_socket, leases, node, deletions)
                 await serving.enter_async_context(server.serve())
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
+                if servers is not None:
+                    keeper = ApiKeeper(config, loop, servers, upkeep.ready)
+                    running.append(tasks.create_task(keeper.run(), name="api"))
                 await stop.wait()
                 log.info("stopping; the datapath goes on")
 
@@ -176,55 +168,3 @@ def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> ApiServ
     kube.start()
     stack.callback(kube.stop)
     return servers
-
-
-class Upkeep:
-    """What follows the loop's turns: readiness, sysctls of new links, memory that never changes."""
-
-    def __init__(
-        self,
-        config: Config,
-        loop: Loop,
-        node: DaemonNode,
-        datapath: Datapath,
-        servers: ApiServers | None,
-    ) -> None:
-        self._config = config
-        self._loop = loop
-        self._node = node
-        self._datapath = datapath
-        self._servers = servers
-        loop.observers.append(self._turned)
-
-    async def run(self) -> None:
-        """Until the node is ready, then for as long as it is."""
-        await self._loop.wait_until(self._in_line, math.inf)
-        # What the first listing made stays: later collections need not walk it again.
-        gc.collect()
-        gc.freeze()
-        await self._loop.wait_until(self._hooked, HOOKS_TIMEOUT_S)
-        self._datapath.retire()
-        install_conflist(self._config.conf_dir)
-        log.info("ready", extra={"node": self._config.node, "mode": self._config.mode})
-        if self._servers is not None:
-            taint = self._config.remove_taint
-            await NodeCondition(self._servers, self._config.node, taint).keep()
-
-    def _in_line(self) -> bool:
-        """Every source has listed, pods can be given addresses, the node's own rows are done."""
-        if self._loop.applier.stage is not Stage.LISTED:
-            return False
-        try:
-            ranges = self._node.network().ranges
-        except NotReady:
-            return False
-        errors = self._loop.applier.ledger.errors()
-        return bool(ranges) and not any(errors.get(table) for table in BASE_TABLES)
-
-    def _hooked(self) -> bool:
-        return not self._loop.applier.ledger.errors().get("hooks")
-
-    def _turned(self, turn: Turn) -> None:
-        names = {change.key for change in turn.changes if change.kind is Kind.LINK}
-        if ours := names & {OVERLAY, BRIDGE}:
-            prepare_links(self._config.sysctl, [str(name) for name in ours])

@@ -46,6 +46,7 @@ def kind_of(event: Event) -> Kind:
     """The kind of record that an event speaks of."""
     return event.broken.kind if isinstance(event, Refused) else event.kind
 
+
 Post = Callable[[Event], None]
 """Where a source puts its events; may be called from any thread."""
 

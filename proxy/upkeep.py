@@ -1,0 +1,143 @@
+"""Owns what follows the loop's turns: readiness, sysctls of new links, the checkpoint.
+
+Never alters World, plan or rows.
+"""
+
+import asyncio
+import gc
+import logging
+import math
+import time
+
+from weft.bpf.load import Datapath
+from weft.cni.install import install_conflist
+from weft.cni.node import NotReady
+from weft.proxy.apply.gate import Stage
+from weft.proxy.apply.sysctl import prepare_links
+from weft.proxy.config import Config
+from weft.proxy.loop import Loop, Turn
+from weft.proxy.model.objects import Kind
+from weft.proxy.model.world import World
+from weft.proxy.node import DaemonNode
+from weft.proxy.plan.node import BRIDGE, OVERLAY
+from weft.proxy.ready import NodeCondition
+from weft.proxy.watch import checkpoint
+from weft.proxy.watch.api import ApiServers
+
+log = logging.getLogger(__name__)
+
+BASE_TABLES = ("links", "settings")
+"""What must be in the kernel before the node takes pods."""
+
+HOOKS_TIMEOUT_S = 10.0
+
+CACHE_AFTER_S = 5.0
+"""How long a start waits for the API server before it takes the checkpoint."""
+
+SAVE_EVERY_S = 30.0
+SAVE_SHARE = 0.005
+"""Saving never takes more of a core than this."""
+
+
+class Upkeep:
+    """What follows the loop's turns: readiness, sysctls of new links, memory that never changes."""
+
+    def __init__(
+        self,
+        config: Config,
+        loop: Loop,
+        node: DaemonNode,
+        datapath: Datapath,
+    ) -> None:
+        self._config = config
+        self._loop = loop
+        self._node = node
+        self._datapath = datapath
+        self.ready = asyncio.Event()
+        loop.observers.append(self._turned)
+
+    async def run(self) -> None:
+        """Until the node is ready."""
+        await self._loop.wait_until(self._in_line, math.inf)
+        # What the first listing made stays: later collections need not walk it again.
+        gc.collect()
+        gc.freeze()
+        await self._loop.wait_until(self._hooked, HOOKS_TIMEOUT_S)
+        self._datapath.retire()
+        install_conflist(self._config.conf_dir)
+        log.info("ready", extra={"node": self._config.node, "mode": self._config.mode})
+        self.ready.set()
+
+    def _in_line(self) -> bool:
+        """Every source has listed, pods can be given addresses, the node's own rows are done."""
+        if self._loop.applier.stage is not Stage.LISTED:
+            return False
+        try:
+            ranges = self._node.network().ranges
+        except NotReady:
+            return False
+        errors = self._loop.applier.ledger.errors()
+        return bool(ranges) and not any(errors.get(table) for table in BASE_TABLES)
+
+    def _hooked(self) -> bool:
+        return not self._loop.applier.ledger.errors().get("hooks")
+
+    def _turned(self, turn: Turn) -> None:
+        names = {change.key for change in turn.changes if change.kind is Kind.LINK}
+        if ours := names & {OVERLAY, BRIDGE}:
+            prepare_links(self._config.sysctl, [str(name) for name in ours])
+
+
+class ApiKeeper:
+    """What a node with an API server does beside: the Node's condition, the checkpoint."""
+
+    def __init__(
+        self, config: Config, loop: Loop, servers: ApiServers, ready: asyncio.Event
+    ) -> None:
+        self._path = config.state / "api.json"
+        self._node = config.node
+        self._condition = NodeCondition(servers, config.node, config.remove_taint)
+        self._loop = loop
+        self._ready = ready
+        self._saved: World | None = None
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._announce(), name="node-condition")
+            tasks.create_task(self._checkpoint(), name="checkpoint")
+
+    async def _announce(self) -> None:
+        await self._ready.wait()
+        await self._condition.keep()
+
+    async def _checkpoint(self) -> None:
+        if not await self._loop.wait_until(self._has_listed, CACHE_AFTER_S):
+            log.warning("no API server yet, planning from the checkpoint")
+            for listed in await asyncio.to_thread(
+                lambda: [*checkpoint.load(self._path, self._node)]
+            ):
+                self._loop.post(listed)
+        await self._loop.wait_until(self._has_listed, math.inf)
+        while True:
+            spent_s = await self._save()
+            await asyncio.sleep(max(SAVE_EVERY_S, spent_s / SAVE_SHARE))
+
+    async def _save(self) -> float:
+        """Write what changed since the last time; how long it took."""
+        started_s, world = time.monotonic(), self._loop.world
+        if self._saved is not None and not _differs(world, self._saved):
+            return 0.0
+        try:
+            await asyncio.to_thread(checkpoint.save, self._path, world)
+        except OSError as error:
+            log.error("checkpoint", extra={"path": str(self._path), "error": str(error)})
+        self._saved = world
+        return time.monotonic() - started_s
+
+    def _has_listed(self) -> bool:
+        return self._loop.applier.stage is Stage.LISTED
+
+
+def _differs(one: World, other: World) -> bool:
+    """Tables are shared between Worlds as long as nothing in them moves."""
+    return any(one.tables.get(kind) is not other.tables.get(kind) for kind in checkpoint.RECORDS)
