@@ -57,6 +57,8 @@ class LabNode:
     pod_cidrs: tuple[str, str]
     manifests: Manifests
     mode: str
+    flags: tuple[str, ...] = ()
+    """More flags of its daemon; they win over the lab's."""
     pods: dict[str, Pod] = field(default_factory=dict)
     daemon: "subprocess.Popen[bytes] | None" = None
     _undo: ExitStack = field(default_factory=ExitStack)
@@ -132,6 +134,7 @@ class LabNode:
             "--api-socket", str(self.api_socket),
             "--state", str(self.folder / "lib"),
             "--conf-dir", str(self.folder / "net.d"),
+            *self.flags,
         ]  # fmt: skip
 
     def start(self, *, timeout_s: float = 60) -> None:

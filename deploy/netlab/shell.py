@@ -34,7 +34,7 @@ def wait_for(what: str, condition: Callable[[], bool], *, timeout_s: float = 15)
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {timeout_s} s")
-        time.sleep(0.02)
+        time.sleep(0.002)
 
 
 def stop(process: subprocess.Popen[bytes], *, timeout_s: float = 10) -> None:
