@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from weft.bpf import build
-from weft.bpf.events import EventRing
+from weft.bpf.events import EventReader
 from weft.bpf.features import jiffies_hz, netns_cookie, probe
 from weft.bpf.hook import Hooks
 from weft.bpf.layout import TABLES
@@ -82,7 +82,7 @@ class Daemon:
                 running = [tasks.create_task(loop.run(), name="loop")]
                 # Last of all: verbs that still run need the loop.
                 serving.callback(lambda: [task.cancel() for task in running])
-                events = serving.enter_context(EventRing(datapath.tables["events"]))
+                events = serving.enter_context(EventReader(datapath.tables["events"]))
                 view = View(loop, datapath.tables)
                 await serving.enter_async_context(observing(view, config.api_socket, events))
                 deletions = config.state / "cni" / DELETIONS.name
