@@ -156,6 +156,20 @@ def finish(process: "subprocess.Popen[str]") -> Outcome:
     return Outcome(process.returncode, json.loads(stdout) if stdout else None, stderr)
 
 
+def details(outcome: Outcome) -> str:
+    assert outcome.code == 1, outcome
+    return f"{outcome.answer['msg']}: {outcome.answer.get('details', '')}"
+
+
+def addresses(added: Outcome) -> list[str]:
+    return [ip["address"].split("/")[0] for ip in added.answer["ips"]]
+
+
+def nothing_left(lab: Lab) -> bool:
+    routes = json.dumps(lab.ip("route", "show", "proto", "87"))
+    return (lab.links(), lab.leases(), routes) == (set(), set(), "[]")
+
+
 @contextmanager
 def namespace(kind: str) -> Iterator[str]:
     name = f"wt-cni-{os.getpid()}-{kind}{next(_numbers)}"
