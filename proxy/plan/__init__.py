@@ -7,11 +7,23 @@ the full plan, whatever the order of changes (tests/unit/plan/law.py).
 from collections.abc import Hashable, Iterator
 
 from weft.proxy.model.world import Settings, World
-from weft.proxy.plan import hooks, links, nodes, routes, services, settings, uplinks
+from weft.proxy.plan import (
+    hooks,
+    links,
+    nodes,
+    policy,
+    routes,
+    services,
+    settings,
+    uplinks,
+    workloads,
+)
 from weft.proxy.plan.rows import Planner, Row, rank
 
 _EVERYWHERE = (
     services.PLANNER,
+    *policy.PLANNERS,
+    workloads.PLANNER,
     nodes.PLANNER,
     settings.PLANNER,
     uplinks.PLANNER,

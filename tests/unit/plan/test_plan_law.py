@@ -9,7 +9,17 @@ from tests.unit.plan.law import Turns, conflicts
 from tests.unit.plan.worlds import MOVES, settings, turns
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import Settings, World
-from weft.proxy.plan import every_row, hooks, links, nodes, planners, routes, services, uplinks
+from weft.proxy.plan import (
+    every_row,
+    hooks,
+    links,
+    nodes,
+    planners,
+    routes,
+    services,
+    uplinks,
+    workloads,
+)
 from weft.proxy.plan import settings as settings_row
 from weft.proxy.plan.rows import Planner
 
@@ -21,6 +31,7 @@ MOVED_BY = {
     links.PLANNER: (Kind.NODE, Kind.LINK),
     routes.PLANNER: (Kind.NODE,),
     hooks.PLANNER: (Kind.NODE, Kind.LINK, Kind.ATTACHMENT),
+    workloads.PLANNER: (Kind.NODE, Kind.ATTACHMENT),
 }
 
 
