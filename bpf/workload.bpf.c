@@ -16,7 +16,7 @@
 #include "deliver.h"
 #include "refuse.h"
 #include "neighbour.h"
-#include "count.h"
+#include "leave.h"
 
 /* The way of a flow's first packet; PATH_NONE: there is none, *why says so. */
 static enum flow_path choose_path(const struct packet *p, const struct settings *s,

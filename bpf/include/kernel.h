@@ -7,6 +7,7 @@
 #define WEFT_KERNEL_H
 
 #include <uapi/linux/bpf.h>
+#include <uapi/asm-generic/errno.h>
 #include <uapi/linux/if_ether.h>
 #include <uapi/linux/in.h>
 #include <uapi/linux/ip.h>

@@ -108,6 +108,8 @@ static enum reason admit(struct packet *p, const struct settings *s, struct flow
 		responder = 0;
 	if (p->hairpin)
 		initiator = responder = 0;
+	/* LLVM would infer which end is NULL from `reply`, the verifier cannot follow that. */
+	asm volatile("" : "+r"(initiator), "+r"(responder));
 	if (!flow || !is_fresh(flow, initiator, responder)) {
 		reason = judge(p, reply, initiator, responder);
 		if (reason)

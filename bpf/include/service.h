@@ -7,9 +7,9 @@
 #ifndef WEFT_SERVICE_H
 #define WEFT_SERVICE_H
 
-#include "packet.h"
+#include "address.h"
 
-/* A translation outlives its flow's idle limit never: the longest of the protocol's. */
+/* Idle limits, seconds: a flow's longest for the protocol (flow.h). */
 #define TRANSLATION_TCP_S 86400
 #define TRANSLATION_UDP_S 180
 

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What becomes of a peer that a socket dials, whatever its family: translated, refused or left
+ * alone; and what the socket is told of the peer it talks to.
+ */
+#ifndef WEFT_DIAL_H
+#define WEFT_DIAL_H
+
+#include "count.h"
+#include "service.h"
+#include "sockaddr.h"
+
+enum dialled {
+	DIALLED_OTHER = 0, /* no Service's */
+	DIALLED_SERVICE,   /* peer is the backend now */
+	DIALLED_NOBODY,
+};
+
+/* BCC declares it to return 32 bits. */
+static u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
+
+static bool is_of_node(struct bpf_sock_addr *ctx, const struct settings *s)
+{
+	return bpf_get_netns_cookie(ctx) == s->host_netns;
+}
+
+/* The protocol that is translated for this socket; 0: none. Multipath TCP is TCP on the wire. */
+static u8 translated_protocol(struct bpf_sock_addr *ctx, const struct settings *s)
+{
+	if (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP)
+		return IPPROTO_TCP;
+	return ctx->protocol == IPPROTO_UDP && is_of_node(ctx, s) ? IPPROTO_UDP : 0;
+}
+
+/* So that the socket reads the VIP in getpeername() and, for UDP, as the sender of answers. */
+static void remember_vip(u64 cookie, const struct peer *backend, const struct peer *vip)
+{
+	struct socket_key key = {.cookie = cookie, .addr = backend->addr, .port = backend->port};
+	struct socket_vip value = {.addr = vip->addr, .port = vip->port};
+	struct socket_vip *known = sockets.lookup(&key);
+
+	if (!known || known->port != vip->port || !same_address(&known->addr, &vip->addr))
+		sockets.update(&key, &value);
+}
+
+static bool recall_vip(struct bpf_sock_addr *ctx, struct peer *peer)
+{
+	struct socket_key key = {.cookie = socket_cookie(ctx)};
+	struct socket_vip *known;
+
+	key.addr = peer->addr;
+	key.port = peer->port;
+	known = sockets.lookup(&key);
+	if (!known)
+		return false;
+	peer->addr = known->addr;
+	peer->port = known->port;
+	return true;
+}
+
+/* The endpoint for a new flow to `frontend`; NULL with *outcome where there is none. */
+static struct slot *pick(const struct peer *peer, u8 proto, enum dialled *outcome)
+{
+	struct frontend *frontend = frontend_at(&peer->addr, peer->port, proto);
+	struct slot *slot = frontend ? choose_slot(frontend) : 0;
+
+	*outcome = DIALLED_SERVICE;
+	if (!slot)
+		*outcome = frontend || frontend_at(&peer->addr, 0, 0) ? DIALLED_NOBODY
+								      : DIALLED_OTHER;
+	return slot;
+}
+
+/* connect(): one choice for the connection. */
+static enum dialled dial(struct bpf_sock_addr *ctx, struct peer *peer)
+{
+	struct settings *s = settings_row();
+	u8 proto = s ? translated_protocol(ctx, s) : 0;
+	struct peer vip = *peer;
+	enum dialled outcome;
+	struct slot *slot;
+
+	if (!proto)
+		return DIALLED_OTHER;
+	slot = pick(peer, proto, &outcome);
+	if (!slot)
+		return outcome;
+	peer->addr = slot->addr;
+	peer->port = slot->port;
+	remember_vip(socket_cookie(ctx), peer, &vip);
+	return DIALLED_SERVICE;
+}
+
+/*
+ * A translation's key for datagrams of one socket: its cookie stands for the source, below an
+ * address that no packet may come from (all of ff00::/8 is multicast).
+ */
+static void datagram_key(struct tuple *key, u64 cookie, const struct peer *vip)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->src.word[0] = BE32(0xff000000);
+	key->src.word[2] = cookie >> 32;
+	key->src.word[3] = (u32)cookie;
+	key->dst = vip->addr;
+	key->dport = vip->port;
+	key->proto = IPPROTO_UDP;
+}
+
+static struct translation *known_datagram(const struct settings *s, struct tuple *key, u32 now)
+{
+	struct translation *known = translations.lookup(key);
+
+	if (!known || now - known->seen > TRANSLATION_UDP_S * s->hz || !has_backend(known->backend))
+		return 0;
+	if (now - known->seen >= s->hz)
+		known->seen = now;
+	return known;
+}
+
+static enum dialled choose_datagram(struct peer *peer, struct tuple *key, u32 now)
+{
+	struct translation chosen = {.seen = now};
+	enum dialled outcome;
+	struct slot *slot = pick(peer, IPPROTO_UDP, &outcome);
+
+	if (!slot)
+		return outcome;
+	chosen.backend = slot->backend;
+	peer->addr = chosen.addr = slot->addr;
+	peer->port = chosen.port = slot->port;
+	translations.update(key, &chosen);
+	return DIALLED_SERVICE;
+}
+
+/* sendto() of the node: datagrams of one socket to one VIP keep their backend while it serves. */
+static enum dialled dial_datagram(struct bpf_sock_addr *ctx, struct peer *peer)
+{
+	struct settings *s = settings_row();
+	struct peer vip = *peer;
+	struct translation *known;
+	enum dialled outcome;
+	struct tuple key;
+	u32 now = bpf_jiffies64();
+	u64 cookie;
+
+	if (!s || !is_of_node(ctx, s))
+		return DIALLED_OTHER;
+	cookie = socket_cookie(ctx);
+	datagram_key(&key, cookie, &vip);
+	known = known_datagram(s, &key, now);
+	if (known) {
+		peer->addr = known->addr;
+		peer->port = known->port;
+	} else {
+		outcome = choose_datagram(peer, &key, now);
+		if (outcome != DIALLED_SERVICE)
+			return outcome;
+	}
+	remember_vip(cookie, peer, &vip);
+	return DIALLED_SERVICE;
+}
+
+#endif

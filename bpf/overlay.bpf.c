@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The overlay's link, one flow-based VXLAN device. to_overlay tells it the far end for every
+ * packet, whether the stack routed it here or a pod's program sent it; from_overlay believes a
+ * packet only if the node that wraps it owns its source.
+ */
+#include "kernel.h"
+#include "maps.h"
+#include "packet.h"
+#include "parse.h"
+#include "fragment.h"
+#include "flow.h"
+#include "policy.h"
+#include "service.h"
+#include "rewrite.h"
+#include "translate.h"
+#include "deliver.h"
+#include "leave.h"
+
+#define TUNNEL_HOPS 64
+
+/* The node that sent the packet through the tunnel; false: not on our network. */
+static bool tunnel_source(struct __sk_buff *skb, const struct settings *s, struct address *node)
+{
+	struct bpf_tunnel_key key = {};
+
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+		set_ipv4(node, bpf_htonl(key.remote_ipv4));
+		return key.tunnel_id == s->overlay_vni;
+	}
+	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+		return false;
+	__builtin_memcpy(node, key.remote_ipv6, sizeof(*node));
+	return key.tunnel_id == s->overlay_vni;
+}
+
+static bool owns_source(struct packet *p, const struct address *node)
+{
+	struct prefix *prefix = prefix_of(&p->tuple.src);
+
+	return prefix && (prefix->flags & PREFIX_REMOTE) && same_address(&prefix->node, node);
+}
+
+/* Another node's packet for a pod of this one, `dst`. */
+static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			     const struct workload *dst)
+{
+	enum flow_path path = dst->flags & WORKLOAD_NO_REDIRECT ? PATH_STACK : PATH_OVERLAY;
+	struct flow *flow = 0;
+	enum reason reason;
+
+	if (p->kind == KIND_ICMP_ERROR)
+		flow = find_related(p, s);
+	if (!flow)
+		flow = find_flow(p, s);
+	if (flow)
+		path = flow->path;
+	reason = admit(p, s, flow, 0, dst, path, 0);
+	/* What takes the stack gets its VIP back in to_pod. */
+	if (reason || path == PATH_STACK)
+		return reason ? reason : REASON_STACK;
+	if (flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
+		reason = restore_vip(skb, p, flow);
+	return reason ? reason : deliver(skb, p, dst);
+}
+
+static enum reason handle_from_overlay(struct __sk_buff *skb, struct packet *p)
+{
+	struct settings *s = settings_row();
+	enum reason reason = parse(skb, p);
+	struct address node;
+	struct workload *dst;
+
+	if (reason)
+		return reason;
+	if (!s || p->kind == KIND_ARP || !tunnel_source(skb, s, &node) || !owns_source(p, &node))
+		return REASON_OVERLAY_SOURCE;
+	/* The sender knew no MAC of ours: the frame counts as another host's until said otherwise. */
+	if (bpf_skb_change_type(skb, 0))
+		return REASON_HELPER_FAILED;
+	if (is_own_gateway(s, &p->tuple.dst))
+		return REASON_STACK;
+	dst = workloads.lookup(&p->tuple.dst);
+	if (!dst)
+		return REASON_NO_WORKLOAD;
+	reason = know_fragment(p);
+	return reason ? reason : reach_pod(skb, p, s, dst);
+}
+
+static long set_tunnel(struct __sk_buff *skb, const struct settings *s, const struct address *node)
+{
+	struct bpf_tunnel_key key = {};
+
+	key.tunnel_id = s->overlay_vni;
+	key.tunnel_ttl = TUNNEL_HOPS;
+	if (is_mapped(node)) {
+		key.remote_ipv4 = bpf_ntohl(node->word[3]);
+		return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX);
+	}
+	__builtin_memcpy(key.remote_ipv6, node, sizeof(*node));
+	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6);
+}
+
+static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
+{
+	struct settings *s = settings_row();
+	enum reason reason = parse(skb, p);
+	struct prefix *prefix;
+
+	if (reason)
+		return reason;
+	if (!s || p->kind == KIND_ARP)
+		return REASON_PROTOCOL_UNKNOWN;
+	prefix = prefix_of(&p->tuple.dst);
+	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
+		return REASON_NO_WORKLOAD;
+	return set_tunnel(skb, s, &prefix->node) ? REASON_HELPER_FAILED : REASON_TUNNELLED;
+}
+
+int from_overlay(struct __sk_buff *skb)
+{
+	struct packet *p = packet_begin(DIRECTION_FROM_OVERLAY);
+
+	return p ? leave(skb, p, handle_from_overlay(skb, p)) : TC_ACT_SHOT;
+}
+
+int to_overlay(struct __sk_buff *skb)
+{
+	struct packet *p = packet_begin(DIRECTION_TO_OVERLAY);
+
+	return p ? leave(skb, p, handle_to_overlay(skb, p)) : TC_ACT_SHOT;
+}
