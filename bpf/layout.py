@@ -435,7 +435,7 @@ class Translation:
         return cls(row[0], unpack_address(row[1]), int.from_bytes(row[2], "big"), row[3])
 
 
-_SNAT = struct.Struct("=16s2s2xI")
+_SNAT = struct.Struct("=16s2sHI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,15 +446,21 @@ class Snat:
 
     addr: Address
     port: int
+    flags: int
     seen: int
 
     def pack(self) -> Packed:
-        return _SNAT.pack(pack_address(self.addr), self.port.to_bytes(2, "big"), self.seen)
+        return _SNAT.pack(
+            pack_address(self.addr),
+            self.port.to_bytes(2, "big"),
+            self.flags,
+            self.seen,
+        )
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _SNAT.unpack(data)
-        return cls(unpack_address(row[0]), int.from_bytes(row[1], "big"), row[2])
+        return cls(unpack_address(row[0]), int.from_bytes(row[1], "big"), row[2], row[3])
 
 
 _SOCKET_KEY = struct.Struct("=Q16s2s2x4x")
@@ -865,7 +871,7 @@ LAYOUTS: Final = {
         "24",
         "addr:struct-address@0",
         "port:__be16@16",
-        "pad:__u16@18",
+        "flags:__u16@18",
         "seen:__u32@20",
     ),
     "SocketKey": (

@@ -145,7 +145,7 @@ struct translation {
 struct snat {
 	struct address addr;
 	__be16 port;
-	__u16 pad;
+	__u16 flags; /* enum flow_flag: what the arriving tuple's row saw of the connection */
 	__u32 seen; /* jiffies, low 32 bits */
 };
 

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Source NAT of pods' packets at an uplink, and its reverse. Two rows a flow in `snat`: the tuple
+ * that leaves a pod -> the node's address and port; the tuple that arrives -> the pod's. The
+ * arriving one is the reservation (two CPUs cannot both insert it) and carries the state.
+ */
+#ifndef WEFT_MASQUERADE_H
+#define WEFT_MASQUERADE_H
+
+#include "flow.h"
+#include "fragment.h"
+#include "rewrite.h"
+
+#define PORT_PROBES 32
+
+static bool is_icmp(const struct packet *p)
+{
+	return p->tuple.proto == IPPROTO_ICMP || p->tuple.proto == IPPROTO_ICMPV6;
+}
+
+static bool has_snat_port(const struct packet *p)
+{
+	if (is_icmp(p))
+		return is_icmp_echo(p->tuple.proto, p->icmp_type) || p->fragment == FRAGMENT_LATER;
+	return p->tuple.proto == IPPROTO_TCP || p->tuple.proto == IPPROTO_UDP;
+}
+
+/* The answer to p->tuple once `port` of `addr` stands for its source. */
+static void arriving_key(const struct packet *p, const struct address *addr, __be16 port,
+			 struct tuple *key)
+{
+	reverse_tuple(&p->tuple, key);
+	key->dst = *addr;
+	key->dport = port;
+	if (is_icmp(p))
+		key->sport = port;
+}
+
+static void touch(const struct packet *p, struct snat *arriving, bool reply)
+{
+	u8 flags = is_first_of_tcp(p) ? 0 : arriving->flags;
+
+	arriving->seen = p->now;
+	arriving->flags = flags_after(p, flags, reply);
+}
+
+/*
+ * Whether the port of a leaving row still is its own: looked up once a second and where the
+ * connection begins or ends, so that no row outlives its reservation by more.
+ */
+static bool still_reserved(struct packet *p, const struct settings *s, struct snat *leaving)
+{
+	struct snat *arriving;
+
+	if (p->now - leaving->seen < s->hz && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)))
+		return true;
+	arriving_key(p, &leaving->addr, leaving->port, &p->key);
+	arriving = snat.lookup(&p->key);
+	if (!arriving || arriving->port != p->tuple.sport ||
+	    !same_address(&arriving->addr, &p->tuple.src))
+		return false;
+	leaving->seen = p->now;
+	touch(p, arriving, false);
+	return true;
+}
+
+/* Takes p->key if it is free, or idle for long enough to be. */
+static bool reserve(const struct packet *p, const struct settings *s, struct snat *pod)
+{
+	struct tuple key = p->key;
+	struct snat *held;
+
+	if (!snat.insert(&key, pod))
+		return true;
+	held = snat.lookup(&key);
+	if (!held || !is_idle(p, s, held->seen, idle_limit_s(key.proto, held->flags)))
+		return false;
+	return !snat.update(&key, pod);
+}
+
+/* Spreads flows over the range; a port may serve any number of destinations. */
+static u32 first_port(const struct tuple *t)
+{
+	u32 mix = t->src.word[3] ^ t->dst.word[3] ^ t->dst.word[1] ^ ((u32)t->sport << 16 | t->dport);
+
+	mix *= 0x9e3779b1;
+	return mix ^ mix >> 15;
+}
+
+/* A port for the flow of p->tuple, into both rows; *leaving says which. */
+static bool allocate(struct packet *p, const struct settings *s, const struct address *addr,
+		     struct snat *leaving)
+{
+	struct snat pod = {.addr = p->tuple.src, .port = p->tuple.sport, .seen = p->now};
+	u32 range = s->snat_port_max - s->snat_port_min + 1, first = first_port(&p->tuple), i;
+
+	pod.flags = flags_after(p, 0, false);
+	leaving->addr = *addr;
+	leaving->seen = p->now;
+	if (s->snat_port_max < s->snat_port_min || !s->snat_port_min)
+		return false;
+	for (i = 0; i < PORT_PROBES; i++) {
+		leaving->port = BE16((u16)(s->snat_port_min + (first + i) % range));
+		arriving_key(p, addr, leaving->port, &p->key);
+		if (reserve(p, s, &pod))
+			return !snat.update(&p->tuple, leaving);
+	}
+	return false;
+}
+
+static enum reason put_source(struct __sk_buff *skb, struct packet *p, const struct snat *leaving)
+{
+	p->out = p->tuple;
+	p->out.src = leaving->addr;
+	p->out.sport = leaving->port;
+	return rewrite(skb, p, &p->tuple, &p->out) ? REASON_HELPER_FAILED : REASON_MASQUERADED;
+}
+
+/* An error that a pod sends about a packet that came back to it. */
+static enum reason masquerade_error(struct __sk_buff *skb, struct packet *p)
+{
+	struct snat *leaving;
+
+	p->wire = p->tuple;
+	reverse_tuple(&p->embedded, &p->tuple);
+	leaving = snat.lookup(&p->tuple);
+	return leaving ? put_source(skb, p, leaving) : REASON_NOT_OURS;
+}
+
+static enum reason masquerade(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			      const struct address *addr)
+{
+	struct snat *leaving = snat.lookup(&p->tuple), fresh = {};
+	struct flow *flow;
+
+	if (leaving && same_address(&leaving->addr, addr) && still_reserved(p, s, leaving))
+		return put_source(skb, p, leaving);
+	/* Who was called by the pod's own address is answered from it. */
+	flow = find_flow(p, s);
+	if (!leaving && flow && is_reply(p, flow))
+		return REASON_NOT_OURS;
+	if (is_unset(addr) || !allocate(p, s, addr, &fresh))
+		return REASON_SNAT_EXHAUSTED;
+	return put_source(skb, p, &fresh);
+}
+
+static enum reason put_destination(struct __sk_buff *skb, struct packet *p,
+				   const struct snat *arriving)
+{
+	p->out = p->tuple;
+	p->out.dst = arriving->addr;
+	p->out.dport = arriving->port;
+	return rewrite(skb, p, &p->tuple, &p->out) ? REASON_HELPER_FAILED : REASON_RESTORED;
+}
+
+/* An error from outside about a packet that left with the node's address. */
+static enum reason restore_error(struct __sk_buff *skb, struct packet *p)
+{
+	struct snat *arriving;
+
+	p->wire = p->tuple;
+	reverse_tuple(&p->embedded, &p->tuple);
+	arriving = snat.lookup(&p->tuple);
+	return arriving ? put_destination(skb, p, arriving) : REASON_NOT_OURS;
+}
+
+static enum reason restore(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	struct snat *arriving;
+	u32 port;
+
+	if (p->fragment == FRAGMENT_LATER && know_fragment(p))
+		return REASON_NOT_OURS;
+	port = BE16(p->tuple.dport);
+	if (port < s->snat_port_min || port > s->snat_port_max)
+		return REASON_NOT_OURS;
+	arriving = snat.lookup(&p->tuple);
+	if (!arriving)
+		return REASON_NOT_OURS;
+	if (p->fragment == FRAGMENT_FIRST && know_fragment(p))
+		return REASON_TABLE_FULL;
+	touch(p, arriving, true);
+	return put_destination(skb, p, arriving);
+}
+
+#endif
