@@ -185,16 +185,14 @@ class Workload(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., link: _Optional[str] = ..., ifindex: _Optional[int] = ..., mac: _Optional[str] = ..., ingress: _Optional[_Union[Isolation, _Mapping]] = ..., egress: _Optional[_Union[Isolation, _Mapping]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
 
 class Isolation(_message.Message):
-    __slots__ = ("isolated", "rule_set", "revision", "policies")
+    __slots__ = ("isolated", "rule_set", "policies")
     ISOLATED_FIELD_NUMBER: _ClassVar[int]
     RULE_SET_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     isolated: bool
     rule_set: str
-    revision: str
     policies: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, isolated: _Optional[bool] = ..., rule_set: _Optional[str] = ..., revision: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, isolated: _Optional[bool] = ..., rule_set: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("namespace", "name", "ingress", "egress", "workloads", "broken", "status")

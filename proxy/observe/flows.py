@@ -7,8 +7,9 @@ events, is told how many, and slows nobody else.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -37,8 +38,8 @@ class EventSource(Protocol):
     def fileno(self) -> int:
         """A descriptor that turns readable when there are events."""
 
-    def read(self) -> Iterable[Event]:
-        """The events since the last call."""
+    def read(self) -> Sequence[Event]:
+        """The events since the last call, though no more than are to be read at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +74,7 @@ class Flows:
 
     def _join(self, client: _Client) -> None:
         if not self._clients:
-            for _ in self._source.read():
+            while self._source.read():
                 pass  # from before anybody watched
             asyncio.get_running_loop().add_reader(self._source.fileno(), self._drain)
         self._clients.add(client)
@@ -154,7 +155,6 @@ def _tcp_flags(bits: int) -> str:
 
 def _link(world: World, ifindex: int) -> str:
     """The link's name; a pod's link is named by its workload."""
-    for link in (*world.links(),):
-        if link.ifindex == ifindex:
-            return link.name
-    return next((w.key for w in world.workloads() if w.ifindex == ifindex), "")
+    named = ((link.name, link.ifindex) for link in world.links())
+    pods = ((workload.key, workload.ifindex) for workload in world.workloads())
+    return next((name for name, index in chain(named, pods) if index == ifindex), "")

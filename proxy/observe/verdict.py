@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from weft.bpf.layout import Event, Reason
-from weft.proxy.model.objects import Address
 from weft.proxy.model.world import World
-from weft.proxy.observe.workloads import isolating
+from weft.proxy.plan import policy_explain
+from weft.proxy.plan.policy import set_policies
 from weft.proxy.plan.policy_rules import Direction
 
 
@@ -18,21 +18,19 @@ class Verdict:
 
 
 def explain(world: World, event: Event) -> Verdict:
-    """What the rule set that judged `event` came from."""
+    """What stands behind the rule set that judged `event`, a policy drop.
+
+    The explanation is of now: where policies have moved since the drop, it says so.
+    """
+    packet = event.tuple
     ingress = event.reason == Reason.POLICY_INGRESS
     direction = Direction.INGRESS if ingress else Direction.EGRESS
-    judged = event.tuple.dst if ingress else event.tuple.src
-    policies = _isolating(world, judged, direction)
-    if not policies:
-        return Verdict((), "isolated until its policies are known")
-    rules = "no rule of them allows it" if len(policies) > 1 else "no rule of it allows it"
-    return Verdict(policies, rules)
-
-
-def _isolating(world: World, address: Address, direction: Direction) -> tuple[str, ...]:
-    found = {
-        str(policy.ref): None
-        for workload in world.workloads_at(address)
-        for policy in isolating(world, workload, direction)
-    }
-    return tuple(found)
+    own, peer = (packet.dst, packet.src) if ingress else (packet.src, packet.dst)
+    behind = tuple(str(ref) for ref in set_policies(world, event.set))
+    for workload in world.workloads_at(own):
+        answer = policy_explain.explain(
+            world, direction, workload, peer, packet.proto, packet.dport
+        )
+        if answer.set_id == event.set and not answer.allowed:
+            return Verdict(tuple(map(str, answer.isolating)), answer.reason)
+    return Verdict(behind, "the rules have changed since")

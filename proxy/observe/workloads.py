@@ -1,26 +1,27 @@
 """Local pods and what judges them, as the kernel has it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from weft.bpf.layout import Workload as WorkloadRow
 from weft.bpf.layout import pack_address
 from weft.proxy.api import weft_pb2 as pb
-from weft.proxy.apply.desired import RowKey
 from weft.proxy.loop import View
-from weft.proxy.model.objects import NetworkPolicy, Workload
+from weft.proxy.model.objects import Workload
 from weft.proxy.model.world import World
-from weft.proxy.observe.reading import DONE, Reading, read
-from weft.proxy.plan.policy_atoms import selects
-from weft.proxy.plan.policy_rules import Direction, isolates
-
-_TABLES = ("workloads",)
+from weft.proxy.observe.reading import Reading, read
+from weft.proxy.plan import workloads as planned
+from weft.proxy.plan.policy import set_policies
+from weft.proxy.plan.policy_judge import UNKNOWN
+from weft.proxy.plan.policy_rules import Direction
+from weft.proxy.plan.policy_world import book_of
 
 
 async def list_workloads(view: View, request: pb.ListRequest) -> AsyncIterator[pb.Workload]:
     """This node's pods by name."""
-    reading = await read(view, _TABLES, whole=not request.name)
-    for workload in _wanted(reading.world, request):
-        yield _workload(reading, workload)
+    reading = await read(view, ("workloads",), whole=not request.name)
+    # At once: what policy says of a World is remembered for the latest few only.
+    for message in [describe(reading, w) for w in _wanted(reading.world, request)]:
+        yield message
 
 
 def _wanted(world: World, request: pb.ListRequest) -> list[Workload]:
@@ -35,26 +36,10 @@ def _wanted(world: World, request: pb.ListRequest) -> list[Workload]:
     )
 
 
-def kernel_rows(reading: Reading, workload: Workload) -> tuple[WorkloadRow | None, ...]:
-    """The kernel's row of each address of a workload; None where it has none."""
-    rows = (reading.row("workloads", pack_address(address)) for address in workload.addresses)
-    return tuple(WorkloadRow.unpack(row) if row else None for row in rows)
-
-
-def status(reading: Reading, workload: Workload) -> pb.RowStatus:
-    """Done once every address has its row, of this very link."""
-    for address, row in zip(workload.addresses, kernel_rows(reading, workload), strict=True):
-        late = reading.unfinished(RowKey("workloads", pack_address(address)))
-        if late is not None:
-            return late
-        if row is None or row.ifindex != workload.ifindex:
-            reason = f"{address} has no row in the kernel: the pod sends and receives nothing"
-            return pb.RowStatus(state=pb.RowStatus.PENDING, reason=reason)
-    return DONE
-
-
-def _workload(reading: Reading, workload: Workload) -> pb.Workload:
-    row = next((row for row in kernel_rows(reading, workload) if row is not None), None)
+def describe(reading: Reading, workload: Workload) -> pb.Workload:
+    """One workload; what judges it is the kernel's row, in the names of its policies."""
+    row = _kernel_row(reading, workload)
+    world, key = reading.world, workload.key
     return pb.Workload(
         namespace=workload.ref.namespace,
         name=workload.ref.name,
@@ -63,39 +48,33 @@ def _workload(reading: Reading, workload: Workload) -> pb.Workload:
         link=workload.key,
         ifindex=workload.ifindex,
         mac=workload.mac.hex(":"),
-        ingress=_isolation(reading.world, workload, row, Direction.INGRESS),
-        egress=_isolation(reading.world, workload, row, Direction.EGRESS),
+        ingress=_isolation(world, key, Direction.INGRESS, row.ingress_set) if row else None,
+        egress=_isolation(world, key, Direction.EGRESS, row.egress_set) if row else None,
         status=status(reading, workload),
     )
 
 
-def _isolation(
-    world: World, workload: Workload, row: WorkloadRow | None, direction: Direction
-) -> pb.Isolation:
-    rule_set, revision = judging(row, direction)
+def _kernel_row(reading: Reading, workload: Workload) -> WorkloadRow | None:
+    """The kernel's row of a workload: its addresses have equal ones. None: no traffic at all."""
+    for address in workload.addresses:
+        row = reading.row("workloads", pack_address(address))
+        if row is not None:
+            return WorkloadRow.unpack(row)
+    return None
+
+
+def status(reading: Reading, workload: Workload) -> pb.RowStatus:
+    """What has become of the rows of a workload's addresses."""
+    return reading.status(planned.PLANNER.rows(reading.world, workload.key))
+
+
+def _isolation(world: World, key: str, direction: Direction, rule_set: int) -> pb.Isolation:
+    """Workloads of equal rules share a set: the names are those of this one's policies."""
     if not rule_set:
         return pb.Isolation()
+    side = book_of(world).judged.get(key, UNKNOWN).side(direction)
+    current = side.set is not None and side.set.id == rule_set
+    policies = side.policies if current else set_policies(world, rule_set)
     return pb.Isolation(
-        isolated=True,
-        rule_set=f"{rule_set:016x}",
-        revision=f"{revision:016x}",
-        policies=[str(policy.ref) for policy in isolating(world, workload, direction)],
+        isolated=True, rule_set=f"{rule_set:016x}", policies=[str(ref) for ref in policies]
     )
-
-
-def judging(row: WorkloadRow | None, direction: Direction) -> tuple[int, int]:
-    """Rule set and revision that the kernel judges one direction by; 0: not isolated."""
-    if row is None:
-        return 0, 0
-    if direction is Direction.INGRESS:
-        return row.ingress_set, row.ingress_revision
-    return row.egress_set, row.egress_revision
-
-
-def isolating(world: World, workload: Workload, direction: Direction) -> Iterator[NetworkPolicy]:
-    """The policies that isolate a workload in one direction, by name."""
-    pod = world.pod(workload.ref)
-    policies = world.policies_in(workload.ref.namespace)
-    for _, policy in sorted(policies.items()):
-        if pod and isolates(policy, direction) and selects(policy.pods, pod.labels):
-            yield policy
