@@ -71,10 +71,10 @@ class Lab:
     def links(self) -> set[str]:
         return {one["ifname"] for one in self.ip("link") if one["ifname"].startswith("weft")}
 
-    def leases(self) -> set[str]:
-        """Addresses that the lease file says are held."""
+    def leases(self, file: str = "leases.jsonl") -> set[str]:
+        """Addresses that a lease file in the node's folder says are held."""
         held: dict[tuple[str, str], list[str]] = {}
-        for line in (self.folder / "leases.jsonl").read_text().splitlines():
+        for line in (self.folder / file).read_text().splitlines():
             record = json.loads(line)
             for kind in ("held", "released"):
                 if kind in record:
