@@ -5,6 +5,7 @@ Never decides anything about traffic.
 """
 
 import asyncio
+import gc
 import logging
 import re
 import time
@@ -68,6 +69,8 @@ class Daemon:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises what keeps a daemon from starting or from going on."""
         config = self._config
+        # A first listing only makes objects; Upkeep turns collection on once it is through.
+        gc.disable()
         async with AsyncExitStack() as stack:
             leases = stack.enter_context(open_leases(config.state / "cni" / LEASES.name))
             attachments = await reconcile(leases)

@@ -62,6 +62,7 @@ class Upkeep:
         # What the first listing made stays: later collections need not walk it again.
         gc.collect()
         gc.freeze()
+        gc.enable()
         await self._loop.wait_until(self._hooked, HOOKS_TIMEOUT_S)
         self._datapath.retire()
         install_conflist(self._config.conf_dir)
