@@ -87,19 +87,22 @@ class Servicer(WeftServicer):
                     meaning=count.meaning,
                 )
 
-    def CompareTables(
+    # grpc.aio streams from async generator functions, not from functions that return one.
+    async def CompareTables(
         self,
         request: pb.CompareTablesRequest,
         context: grpc.aio.ServicerContext[pb.CompareTablesRequest, pb.TableRow],
     ) -> AsyncIterator[pb.TableRow]:
-        return tables.compare_tables(self._view, request)
+        async for row in tables.compare_tables(self._view, request):
+            yield row
 
-    def WatchFlows(
+    async def WatchFlows(
         self,
         request: pb.WatchFlowsRequest,
         context: grpc.aio.ServicerContext[pb.WatchFlowsRequest, pb.FlowEvent],
     ) -> AsyncIterator[pb.FlowEvent]:
-        return self._flows.watch(request)
+        async for event in self._flows.watch(request):
+            yield event
 
 
 @asynccontextmanager
