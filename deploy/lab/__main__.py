@@ -8,9 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from deploy.lab import binaries, cluster, controlplane, node, spec
 from deploy.lab.spec import Cluster, Network, Shape
+
+
+def _kubectl() -> Path:
+    return binaries.collect(binaries.KUBERNETES)["kubectl"]
 
 
 def _exec(argv: list[str]) -> None:
@@ -22,7 +27,8 @@ def _into_node(of: Cluster, name: str, command: list[str]) -> None:
     found = {n.name: n for n in of.nodes()}
     if name not in found:
         raise LookupError(f"cluster {of.name} has no node {name}: {', '.join(found)}")
-    _exec([*node.find(found[name]).words(), *(command or ["/bin/bash"])])
+    words = command[command[:1] == ["--"] :] or ["/bin/bash"]
+    _exec([*node.find(found[name]).words(), *words])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     up_words.add_argument("--nodes", type=int, default=2)
     up_words.add_argument("--shape", type=Shape, choices=list(Shape), default=Shape.PLAIN)
     up_words.add_argument("--network", type=Network, choices=list(Network), default=Network.WEFT)
+    commands.add_parser("reload", help="put Weft's image and manifest of now into it")
     commands.add_parser("down", help="remove it, also after a crash")
     commands.add_parser("binaries", help="build what is missing, link it into build/lab/bin")
     kubectl = commands.add_parser("kubectl", help="run kubectl on it as administrator")
@@ -63,8 +70,9 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "binaries":
         binaries.link(binaries.collect(), cluster.BUILD / "lab" / "bin")
     elif options.command == "kubectl":
-        kubectl = binaries.collect(binaries.KUBERNETES)["kubectl"]
-        _exec([*controlplane.kubectl_words(spec.load(options.name), kubectl), *options.words])
+        _exec([*controlplane.kubectl_words(spec.load(options.name), _kubectl()), *options.words])
+    elif options.command == "reload":
+        cluster.reload(spec.load(options.name), _kubectl())
     else:
         _into_node(spec.load(options.name), options.node, options.words)
 

@@ -61,6 +61,19 @@ def up(cluster: Cluster) -> None:
     print(_how_to_use(cluster))
 
 
+def reload(cluster: Cluster, kubectl: Path) -> None:
+    """Puts the image and the manifest as they are now into the running cluster."""
+    nodes = {n.name: node.find(n) for n in cluster.nodes()}
+    with ThreadPoolExecutor() as pool, _stage("image into nodes"):
+        _finish(_import(pool, nodes, _network_images(cluster)))
+    with _stage("new daemons"):
+        cluster_api = Api(cluster, kubectl)
+        cluster_api.apply(api.weft_manifests(WEFT_MANIFEST))
+        daemons = ("--namespace=kube-system", "daemonset/weft")
+        cluster_api.run("rollout", "restart", *daemons)
+        cluster_api.run("rollout", "status", *daemons, "--timeout=100s")
+
+
 def down(name: str) -> None:
     """Ends and removes all that a cluster of this name ever made; finding nothing is fine."""
     try:

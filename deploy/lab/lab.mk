@@ -8,7 +8,7 @@ LAB = $(PY) -m deploy.lab
 # Beside Go, which go/*/go.mod name the version of: Debian's is too old.
 LAB_PACKAGES := etcd-server runc mmdebstrap openssl gcc libc6-dev iproute2 nftables util-linux
 
-.PHONY: cluster cluster-down kubectl lab-packages lab-binaries test-cluster-smoke
+.PHONY: cluster cluster-reload cluster-down kubectl lab-packages lab-binaries test-cluster-smoke
 
 lab-packages: $(BUILD)/.lab-packages
 $(BUILD)/.lab-packages: | packages
@@ -20,6 +20,9 @@ lab-binaries: venv ## the lab's Go binaries, into the cache and build/lab/bin
 
 cluster: venv lab-packages $(if $(filter weft,$(NETWORK)),image) ## a cluster in namespaces: NODES=2 SHAPE=plain|kind NETWORK=weft|reference|none
 	$(LAB) up --nodes $(NODES) --shape $(SHAPE) --network $(NETWORK)
+
+cluster-reload: venv image ## put the image and the manifest of now into the running cluster
+	$(LAB) reload
 
 cluster-down: venv ## remove the cluster and all it made, also after a crash
 	$(LAB) down
