@@ -1,0 +1,227 @@
+"""How long a runtime waits for ADD and DEL, against ptp and bridge with host-local.
+
+The plugins run in turn on namespaces of the same machine, so ratios count, not milliseconds. The
+figure is from the start of the executable to its end, as containerd sees it. Weft's is the shim
+before a daemon whose node attaches at once; `weftd` adds its turn of the loop.
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tests.bench.report import Figure, show
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIM = ROOT / "build/weft-cni"
+DAEMON = ROOT / "tests/netns/cni_daemon.py"
+CACHE = Path(os.environ.get("WEFT_CACHE", Path.home() / ".cache/weft"))
+ROUNDS, DUAL_ROUNDS, BURST_ROUNDS = 25, 5, 3
+BURST, CROWD = 30, 110
+V4, V6 = "10.88.0.0/20", "fd88::/64"
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A plugin as a runtime knows it, on a node of its own."""
+
+    name: str
+    executable: Path
+    config: Path
+    node: str
+    env: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of some calls at once. each_s: of every call; wall_s: until the last one ended."""
+
+    each_s: list[float]
+    wall_s: float
+    failures: int
+
+
+def main() -> int:
+    tools = next(CACHE.glob("lab/*/bin/ptp"), None)
+    if tools is None:
+        print("no reference plugins in the lab cache (make lab-binaries)", file=sys.stderr)
+        return 1
+    with ExitStack() as undo:
+        folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="wb-add-")))
+        pods = [undo.enter_context(namespace(f"pod{i}")) for i in range(CROWD)]
+        for families, ranges in (("IPv4", [V4]), ("dual stack", [V4, V6])):
+            ways = list(all_ways(undo, folder / families.replace(" ", "-"), tools.parent, ranges))
+            show(f"CNI ADD, {families}", single_figures(ways, pods, families))
+            show(f"CNI at once, {families}", burst_figures(ways, pods, families))
+    return 0
+
+
+def single_figures(ways: Sequence[Way], pods: Sequence[str], families: str) -> list[Figure]:
+    rounds = ROUNDS if families == "IPv4" else DUAL_ROUNDS
+    added: dict[str, list[float]] = {way.name: [] for way in ways}
+    deleted: dict[str, list[float]] = {way.name: [] for way in ways}
+    for number in range(rounds + 1):
+        for way in ways:
+            one, gone = (run_all(way, verb, pods[:1]) for verb in ("ADD", "DEL"))
+            if one.failures or gone.failures:
+                raise RuntimeError(f"{way.name} failed: run its plugin by hand to see why")
+            if number:
+                added[way.name] += one.each_s
+                deleted[way.name] += gone.each_s
+    figures = [
+        Figure(f"{name}, one at a time", f"{median(times) * 1e3:.2f} ms")
+        for name, times in added.items()
+    ]
+    goals = {
+        "ptp": "0.5" if families == "IPv4" else "",
+        "bridge": "0.2" if families != "IPv4" else "",
+    }
+    figures += ratios(added, goals)
+    return figures + [
+        Figure(f"{name}, DEL", f"{median(times) * 1e3:.2f} ms") for name, times in deleted.items()
+    ]
+
+
+def burst_figures(ways: Sequence[Way], pods: Sequence[str], families: str) -> list[Figure]:
+    added: dict[str, list[float]] = {way.name: [] for way in ways}
+    deleted: dict[str, list[float]] = {way.name: [] for way in ways}
+    peers = ways if families == "IPv4" else ways[:1]
+    for _ in range(BURST_ROUNDS):
+        for way in peers:
+            added[way.name] += run_all(way, "ADD", pods[:BURST]).each_s
+            deleted[way.name] += run_all(way, "DEL", pods[:BURST]).each_s
+    crowd = run_all(ways[0], "ADD", pods)
+    run_all(ways[0], "DEL", pods)
+    figures = [
+        Figure(f"{way.name}, ADD {BURST} at once, p50", f"{median(added[way.name]) * 1e3:.1f} ms")
+        for way in peers
+    ]
+    if len(peers) > 1:
+        figures += ratios(added, {"ptp": "0.3"})
+        figures += [
+            Figure(f"{w.name}, DEL {BURST} at once, p50", f"{median(deleted[w.name]) * 1e3:.1f} ms")
+            for w in peers
+        ] + ratios(deleted, {"ptp": "0.3", "bridge": "0.3"})
+    figures.append(Figure(f"weft, ADD {CROWD} at once, wall", f"{crowd.wall_s:.2f} s", "<= 5 s"))
+    return [*figures, Figure("  failed", str(crowd.failures), "0")]
+
+
+def ratios(times: dict[str, list[float]], goals: dict[str, str]) -> list[Figure]:
+    ours = median(times["weft"])
+    return [
+        Figure(
+            f"  weft to {name}",
+            f"{ours / median(peer):.2f} x",
+            f"<= {goals[name]} x" if goals.get(name) else "",
+        )
+        for name, peer in times.items()
+        if name != "weft"
+    ]
+
+
+def run_all(way: Way, verb: str, pods: Sequence[str]) -> Timing:
+    """Starts the plugin for every pod at once, in the node's namespace, and waits for all."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    enter(os.open(f"/run/netns/{way.node}", os.O_RDONLY))
+    try:
+        start_s = time.monotonic()
+        started = {spawn(way, verb, pod): time.monotonic() for pod in pods}
+        each_s, failures = [], 0
+        while started:
+            pid, status = os.waitpid(-1, 0)
+            if pid in started:
+                each_s.append(time.monotonic() - started.pop(pid))
+                failures += status != 0
+        return Timing(each_s, time.monotonic() - start_s, failures)
+    finally:
+        enter(home)
+
+
+def spawn(way: Way, verb: str, pod: str) -> int:
+    env = {
+        "PATH": os.environ["PATH"], "CNI_COMMAND": verb, "CNI_CONTAINERID": f"bench-{pod}",
+        "CNI_NETNS": f"/run/netns/{pod}", "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(way.executable.parent), **way.env,
+    }  # fmt: skip
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, str(way.config), os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+    ]
+    return os.posix_spawn(way.executable, [way.executable.name], env, file_actions=actions)
+
+
+def enter(netns_fd: int) -> None:
+    """The calling thread's own namespace from now on; closes the descriptor."""
+    failed = _LIBC.setns(netns_fd, 0)
+    os.close(netns_fd)
+    if failed:
+        raise OSError(ctypes.get_errno(), "cannot enter a network namespace")
+
+
+def all_ways(undo: ExitStack, folder: Path, tools: Path, ranges: Sequence[str]) -> Iterator[Way]:
+    folder.mkdir()
+    yield ours(undo, folder, ranges)
+    ipam = {
+        "type": "host-local", "dataDir": str(folder / "host-local"),
+        "ranges": [[{"subnet": one}] for one in ranges],
+        "routes": [{"dst": "::/0" if ":" in one else "0.0.0.0/0"} for one in ranges],
+    }  # fmt: skip
+    for name, keys in (("ptp", {}), ("bridge", {"bridge": "cni0", "isGateway": True})):
+        config = {"cniVersion": "1.0.0", "name": name, "type": name, **keys, "ipam": ipam}
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(config))
+        node = undo.enter_context(namespace(f"{name}{len(ranges)}"))
+        yield Way(name, tools / name, path, node, {})
+
+
+def ours(undo: ExitStack, folder: Path, ranges: Sequence[str]) -> Way:
+    """The shim, and the server in a process of its own."""
+    node = undo.enter_context(namespace(f"weft{len(ranges)}"))
+    config = folder / "weft.json"
+    config.write_text(json.dumps({
+        "cniVersion": "1.0.0", "name": "weft", "type": "weft-cni", "mode": "routed",
+        "ranges": ranges,
+    }))  # fmt: skip
+    place = ["nsenter", f"--net=/run/netns/{node}"]
+    command = [*place, sys.executable, str(DAEMON), str(folder), str(config)]
+    daemon = undo.enter_context(
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'build/tree'}"},
+        )
+    )  # fmt: skip
+    undo.callback(daemon.terminate)
+    assert daemon.stdout is not None
+    if daemon.stdout.readline() != "serving\n":
+        raise RuntimeError("the CNI server did not start")
+    env = {
+        "WEFT_CNI_SOCKET": str(folder / "cni.sock"),
+        "WEFT_CNI_DELETIONS": str(folder / "deletions"),
+    }
+    return Way("weft", SHIM, config, node, env)
+
+
+@contextmanager
+def namespace(name: str) -> Iterator[str]:
+    full = f"wb-add-{os.getpid()}-{name}"
+    ip = shutil.which("ip") or "ip"
+    subprocess.run([ip, "netns", "add", full], check=True)
+    try:
+        subprocess.run([ip, "-n", full, "link", "set", "lo", "up"], check=True)
+        yield full
+    finally:
+        subprocess.run([ip, "netns", "del", full], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
