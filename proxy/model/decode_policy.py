@@ -73,11 +73,11 @@ class _Reader:
         listed = parts.get("policyTypes")
         if not listed and (listed is None or isinstance(listed, list)):
             return {"Ingress", "Egress"} if parts.get("egress") else {"Ingress"}, False
-        names = listed if isinstance(listed, list) else [listed]
+        names = [name for _, name in self._items("policyTypes", listed)]
         strange = [name for name in names if name not in _DIRECTIONS]
         if strange:
             self.why.append(f"policyTypes: {strange[0]!r} is neither Ingress nor Egress")
-        return {name for name in names if name in _DIRECTIONS}, bool(strange)
+        return {name for name in names if name in _DIRECTIONS}, bool(strange) or not names
 
     def _rules(self, section: str, side: str, parts: Mapping[str, Any]) -> tuple[Rule, ...]:
         rules = (
