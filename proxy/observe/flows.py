@@ -7,7 +7,7 @@ events, is told how many, and slows nobody else.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -58,7 +58,7 @@ class Flows:
         self._world, self._source, self._lost = world, source, lost
         self._clients: set[_Client] = set()
 
-    async def watch(self, request: pb.WatchFlowsRequest) -> AsyncIterator[pb.FlowEvent]:
+    async def watch(self, request: pb.WatchFlowsRequest) -> AsyncGenerator[pb.FlowEvent, None]:
         """Everything from now on that `request` asks for, until the caller stops."""
         client = _Client(request)
         self._join(client)

@@ -1,0 +1,157 @@
+"""/metrics: kube-proxy's names as they are, our own in base units, nothing that names a pod."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.unit.observe import small_node
+from tests.unit.observe.small_node import SmallNode, running
+from weft.bpf.layout import DIRECTION_COUNT, Counter, Direction, Reason, pack_u32
+from weft.proxy.model.objects import Kind, Protocol, Ref, Service, ServicePort
+from weft.proxy.observe.health import Health
+from weft.proxy.observe.metrics import Metrics
+
+Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+# kubernetes pkg/proxy/metrics/metrics.go, RegisterMetrics: what every mode has and Weft does.
+KUBE_PROXY = {
+    "kubeproxy_sync_proxy_rules_duration_seconds",
+    "kubeproxy_sync_full_proxy_rules_duration_seconds",
+    "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+    "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+    "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+    "kubeproxy_network_programming_duration_seconds",
+    "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
+    "kubeproxy_sync_proxy_rules_endpoint_changes",
+    "kubeproxy_sync_proxy_rules_service_changes_pending",
+    "kubeproxy_sync_proxy_rules_service_changes",
+    "kubeproxy_proxy_healthz",
+    "kubeproxy_proxy_livez",
+}
+
+
+def measured(node: SmallNode) -> Metrics:
+    return Metrics(node.view, Health(node.view))
+
+
+async def scraped(metrics: Metrics) -> Samples:
+    answer = await metrics.scrape()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+async def changed_slice(node: SmallNode, triggered_ns: int) -> None:
+    record = replace(small_node.endpoint_slice(), triggered_ns=triggered_ns)
+    await node.moved(Kind.SLICE, record.ref, record)
+
+
+def test_kube_proxys_names_are_all_there() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            answer = await metrics.scrape()
+            families = {f.name for f in text_string_to_metric_families(answer.body.decode())}
+            assert families >= KUBE_PROXY
+
+    asyncio.run(story())
+
+
+def test_a_turn_that_changes_services_is_a_sync_of_the_nodes_family() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            await changed_slice(node, triggered_ns=1)
+            samples = await scraped(metrics)
+            sync = "kubeproxy_sync_proxy_rules_duration_seconds"
+            assert value(samples, f"{sync}_count", ip_family="IPv4") == 1
+            assert (
+                f"{sync}_bucket",
+                frozenset({("ip_family", "IPv4"), ("le", "16.384")}),
+            ) in samples
+            assert value(samples, "kubeproxy_sync_proxy_rules_endpoint_changes_total") == 1
+            last = "kubeproxy_sync_proxy_rules_last_timestamp_seconds"
+            assert abs(value(samples, last, ip_family="IPv4") - time.time()) < 60
+
+    asyncio.run(story())
+
+
+def test_programming_latency_counts_changes_since_the_start_only() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            name = "kubeproxy_network_programming_duration_seconds_count"
+            await changed_slice(node, triggered_ns=1_000_000_000)
+            assert (name, frozenset({("ip_family", "IPv4")})) not in await scraped(metrics)
+            await changed_slice(node, triggered_ns=time.time_ns())
+            assert value(await scraped(metrics), name, ip_family="IPv4") == 1
+
+    asyncio.run(story())
+
+
+def test_drops_and_what_went_on_are_read_from_the_kernel_by_reason_and_direction() -> None:
+    async def story() -> None:
+        async with running() as node:
+            for reason, count in ((Reason.POLICY_INGRESS, 3), (Reason.DELIVERED, 9)):
+                key = pack_u32(reason * DIRECTION_COUNT + Direction.TO_POD)
+                cpus = Counter(count, 100).pack() + Counter(1, 60).pack()
+                node.tables["counters"]._rows[key] = (key, cpus)
+            samples = await scraped(measured(node))
+            dropped = {"reason": "policy-ingress", "direction": "to-pod"}
+            assert value(samples, "weft_dropped_packets_total", **dropped) == 4
+            assert value(samples, "weft_dropped_bytes_total", **dropped) == 160
+            delivered = {"reason": "delivered", "direction": "to-pod"}
+            assert value(samples, "weft_forwarded_packets_total", **delivered) == 10
+
+    asyncio.run(story())
+
+
+def test_a_full_table_shows_in_its_fill_and_its_errors() -> None:
+    async def story() -> None:
+        async with running(entries={"frontends": 2}) as node:
+            metrics = measured(node)
+            ref = Ref("default", "second")
+            port = ServicePort("", Protocol.TCP, 81)
+            record = Service(ref, "ClusterIP", (small_node.VIP + 1,), (port,))
+            await node.moved(Kind.SERVICE, ref, record)
+            samples = await scraped(metrics)
+            assert value(samples, "weft_table_fill_ratio", table="frontends") == 2.0
+            assert value(samples, "weft_row_errors", table="frontends") == 2
+            assert value(samples, "weft_row_errors", table="slots") == 0
+
+    asyncio.run(story())
+
+
+def test_cni_requests_are_counted_by_verb_and_code() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            metrics.cni("ADD", 0, 0.004)
+            samples = await scraped(metrics)
+            name = "weft_cni_request_duration_seconds"
+            assert value(samples, f"{name}_count", verb="ADD", code="0") == 1
+            assert value(samples, f"{name}_bucket", verb="ADD", code="0", le="0.005") == 1
+
+    asyncio.run(story())
+
+
+def test_no_label_names_a_pod_or_an_address() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            await changed_slice(node, triggered_ns=time.time_ns())
+            allowed = {
+                "le", "ip_family", "reason", "direction", "table", "kind", "verb", "code", "version"
+            }  # fmt: skip
+            assert {k for _, labels in await scraped(metrics) for k, _ in labels} <= allowed
+
+    asyncio.run(story())
