@@ -12,6 +12,7 @@ from weft.proxy.model.objects import Kind, Node
 from weft.proxy.model.world import Change, Mode, World
 from weft.proxy.plan.node import (
     BRIDGE,
+    NEVER_UPLINKS,
     OVERLAY,
     gateways,
     overlay_mtu_bytes,
@@ -77,7 +78,7 @@ def _overlay(world: World, own: Node) -> OverlayLink:
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
-    if change.kind is Kind.LINK and change.key not in (OVERLAY, BRIDGE):
+    if change.kind is Kind.LINK and change.key not in NEVER_UPLINKS:
         return _all_keys(after)
     if change.kind is Kind.NODE and before.own_node() != after.own_node():
         return _all_keys(after)

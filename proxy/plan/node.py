@@ -11,6 +11,8 @@ from weft.proxy.model.world import World
 
 OVERLAY = "weft.vx"
 BRIDGE = "weft0"
+NEVER_UPLINKS = frozenset((OVERLAY, BRIDGE, "lo"))
+"""Links that nothing leaves the node by, even where the node's InternalIP is on them."""
 
 # Until netlink has told the underlay's own: Ethernet's.
 DEFAULT_MTU_BYTES = 1500
@@ -51,12 +53,18 @@ def underlay(node: Node, peer: Node | None) -> Address | None:
 
 
 def underlay_link(world: World) -> Link | None:
-    """The link that carries the tunnel: it holds the own node's first underlay address."""
+    """The link that carries the tunnel: it holds the own node's first underlay address.
+
+    Where that address is on the loopback (routed to the node), the link of a default route.
+    """
     own = world.own_node()
     address = underlay(own, None) if own is not None else None
-    others = (link for link in world.links() if link.name not in (OVERLAY, BRIDGE))
-    holders = (link for link in others if address in link.addresses)
-    return min(holders, key=lambda link: link.ifindex, default=None)
+    ranked = sorted(
+        (address not in link.addresses, link.ifindex, link.name)
+        for link in world.links()
+        if link.name not in NEVER_UPLINKS and (address in link.addresses or link.default_route)
+    )
+    return world.link(ranked[0][-1]) if ranked else None
 
 
 def overlay_mtu_bytes(world: World) -> int:

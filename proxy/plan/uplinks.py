@@ -9,13 +9,13 @@ from typing import cast
 from weft.bpf.layout import UNSPECIFIED, Uplink, pack_u32
 from weft.proxy.model.objects import Address, Kind, Link
 from weft.proxy.model.world import Change, World
-from weft.proxy.plan.node import BRIDGE, OVERLAY
+from weft.proxy.plan.node import NEVER_UPLINKS
 from weft.proxy.plan.rows import Planner, Row
 
 
 def is_uplink(world: World, link: Link) -> bool:
     """Whether pods' traffic to the outside may leave by `link`."""
-    if link.name in (OVERLAY, BRIDGE):
+    if link.name in NEVER_UPLINKS:
         return False
     return link.default_route or not set(_internal_ips(world)).isdisjoint(link.addresses)
 

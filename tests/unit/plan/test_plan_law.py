@@ -1,5 +1,8 @@
 """The law: whatever comes in whatever order, the kept plan is the plan made afresh."""
 
+from random import Random
+
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis.strategies import DataObject
 
 from tests.unit.plan.law import Turns, conflicts
 from tests.unit.plan.worlds import MOVES, settings, turns
+from tests.unit.policy.clusters import Dice, empty_world
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import Settings, World
 from weft.proxy.plan import (
@@ -53,6 +57,16 @@ def test_the_plan_of_all_planners_kept_by_turns_is_the_full_plan(
     kept = Turns(planners(of), World(of))
     for moves in data.draw(turns(*MOVES)):
         kept.turn(moves)
+        kept.check()
+
+
+@given(seed=st.integers(0, 1 << 32))
+@hypothesis.settings(max_examples=40)
+def test_the_links_of_pods_follow_their_policies_by_turns(seed: int) -> None:
+    dice = Dice(Random(seed))
+    kept = Turns([workloads.PLANNER], empty_world())
+    for _ in range(6):
+        kept.turn([dice.move() for _ in range(4)])
         kept.check()
 
 

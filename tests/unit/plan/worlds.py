@@ -33,6 +33,7 @@ VIPS = tuple(map(ip_address, ("10.96.0.1", "10.96.0.2", "fd00:96::1")))
 POD_IPS = tuple(map(ip_address, ("10.244.1.5", "10.244.1.6", "10.244.2.5", "fd00:1::5")))
 NODE_IPS = tuple(map(ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1")))
 POD_CIDRS = tuple(map(ip_network, ("10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64")))
+LINKS = ("eth0", "eth1", "lo", OVERLAY, BRIDGE)
 NEVER = tuple(map(ip_network, ("10.0.0.0/8", "10.244.1.0/26", "fd00:1::/64", "::/0")))
 
 refs = st.builds(Ref, st.sampled_from(("default", "other")), st.sampled_from(NAMES))
@@ -101,8 +102,8 @@ def nodes(draw: st.DrawFn) -> Move:
 @st.composite
 def links(draw: st.DrawFn) -> Move:
     """Each name has ifindexes of its own: the kernel never gives one to two links."""
-    name = draw(st.sampled_from(("eth0", "eth1", OVERLAY, BRIDGE)))
-    ifindex = draw(st.integers(1, 2)) * 10 + ("eth0", "eth1", OVERLAY, BRIDGE).index(name)
+    name = draw(st.sampled_from(LINKS))
+    ifindex = draw(st.integers(1, 2)) * 10 + LINKS.index(name)
     mtu = draw(st.sampled_from((1500, 9000)))
     record = Link(name, ifindex, mtu, draw(some(NODE_IPS)), draw(st.booleans()))
     return Kind.LINK, name, draw(st.sampled_from((record, record, None)))
