@@ -1,0 +1,41 @@
+"""Fixtures of the packet tests: one load for all of them, empty tables for each."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.packet.runner import Node, loaded
+from tests.packet.scene import ADDRESSES, Scene
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    with loaded() as made:
+        yield made
+
+
+@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
+def scene(request: pytest.FixtureRequest, node: Node) -> Scene:
+    """A node of its own for each test and family: settings written, nothing else known."""
+    node.clear()
+    made = Scene(node, ADDRESSES[request.param])
+    made.settings()
+    return made
+
+
+@pytest.fixture
+def scene4(node: Node) -> Scene:
+    """For what only IPv4 has."""
+    node.clear()
+    made = Scene(node, ADDRESSES[4])
+    made.settings()
+    return made
+
+
+@pytest.fixture
+def scene6(node: Node) -> Scene:
+    """For what only IPv6 has."""
+    node.clear()
+    made = Scene(node, ADDRESSES[6])
+    made.settings()
+    return made
