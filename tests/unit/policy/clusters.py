@@ -85,6 +85,7 @@ BLOCKS = tuple(
 )  # fmt: skip
 PORTS = (0, 1, 53, 79, 80, 81, 443, 8000, 8080, 8443, 9000, 65535)
 PORT_NAMES = ("web", "dns")
+LOOPBACK = 1  # a link that exists, so that programs can be tried on it
 EVERYONE = Selector()
 
 
@@ -189,7 +190,7 @@ class Dice:
     def link(self) -> Workload:
         key = self.one(("l1", "l2", "l3"))
         ref, uid = self.pod_ref(), self.one(("u1", "u1", "u1", ""))
-        return Workload(key, ref, uid, self.few(POD_IPS, 2), 7, bytes(6), bytes(6))
+        return Workload(key, ref, uid, self.few(POD_IPS, 2), LOOPBACK, bytes(6), bytes(6))
 
     def move(self) -> Move:
         """One record that comes, changes or goes; one in four goes."""
