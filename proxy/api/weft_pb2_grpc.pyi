@@ -36,9 +36,7 @@ class WeftStub:
 
 class WeftServicer:
     def GetStatus(
-        self,
-        request: GetStatusRequest,
-        context: grpc.aio.ServicerContext[GetStatusRequest, NodeStatus],
+        self, request: GetStatusRequest, context: grpc.aio.ServicerContext[GetStatusRequest, NodeStatus]
     ) -> Awaitable[NodeStatus]: ...
     def ListServices(
         self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, Service]
@@ -56,19 +54,15 @@ class WeftServicer:
         self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, Node]
     ) -> AsyncIterator[Node]: ...
     def ListCounters(
-        self,
-        request: ListCountersRequest,
-        context: grpc.aio.ServicerContext[ListCountersRequest, Counter],
+        self, request: ListCountersRequest, context: grpc.aio.ServicerContext[ListCountersRequest, Counter]
     ) -> AsyncIterator[Counter]: ...
     def CompareTables(
-        self,
-        request: CompareTablesRequest,
-        context: grpc.aio.ServicerContext[CompareTablesRequest, TableRow],
+        self, request: CompareTablesRequest, context: grpc.aio.ServicerContext[CompareTablesRequest, TableRow]
     ) -> AsyncIterator[TableRow]: ...
     def WatchFlows(
-        self,
-        request: WatchFlowsRequest,
-        context: grpc.aio.ServicerContext[WatchFlowsRequest, FlowEvent],
+        self, request: WatchFlowsRequest, context: grpc.aio.ServicerContext[WatchFlowsRequest, FlowEvent]
     ) -> AsyncIterator[FlowEvent]: ...
 
-def add_WeftServicer_to_server(servicer: WeftServicer, server: grpc.aio.Server) -> None: ...
+def add_WeftServicer_to_server(
+    servicer: WeftServicer, server: grpc.aio.Server
+) -> None: ...

@@ -28,8 +28,8 @@ MEANINGS = {
     Reason.TABLE_FULL: "a table of the datapath is full",
     Reason.FLOODED: "a bridge's copy for another MAC",
     Reason.HELPER_FAILED: "the kernel refused what a program asked of it",
-    Reason.PROTOCOL_UNKNOWN: "neither IPv4 nor IPv6 nor what a link needs to find addresses",
-    Reason.NO_SERVICE: "an address of a Service, but not a port of it",
+    Reason.PROTOCOL_UNKNOWN: "neither IP nor ARP, or tagged: nothing could judge it",
+    Reason.NO_SERVICE: "an address of a Service range that no Service has",
 }
 
 

@@ -23,7 +23,10 @@ _MAX_CALLS = 64
 
 
 class Servicer(WeftServicer):
-    """Answers calls; every answer is made afresh."""
+    """Answers calls; every answer is made afresh.
+
+    gRPC wants streams to be generator functions themselves, so each call passes its items on.
+    """
 
     def __init__(self, view: View, flows: Flows) -> None:
         self._view, self._flows = view, flows
@@ -36,40 +39,45 @@ class Servicer(WeftServicer):
     ) -> pb.NodeStatus:
         return await self._report.status()
 
-    def ListServices(
+    async def ListServices(
         self,
         request: pb.ListRequest,
         context: grpc.aio.ServicerContext[pb.ListRequest, pb.Service],
     ) -> AsyncIterator[pb.Service]:
-        return services.list_services(self._view, request)
+        async for item in services.list_services(self._view, request):
+            yield item
 
-    def ListEndpoints(
+    async def ListEndpoints(
         self,
         request: pb.ListRequest,
         context: grpc.aio.ServicerContext[pb.ListRequest, pb.Endpoint],
     ) -> AsyncIterator[pb.Endpoint]:
-        return services.list_endpoints(self._view, request)
+        async for item in services.list_endpoints(self._view, request):
+            yield item
 
-    def ListWorkloads(
+    async def ListWorkloads(
         self,
         request: pb.ListRequest,
         context: grpc.aio.ServicerContext[pb.ListRequest, pb.Workload],
     ) -> AsyncIterator[pb.Workload]:
-        return workloads.list_workloads(self._view, request)
+        async for item in workloads.list_workloads(self._view, request):
+            yield item
 
-    def ListPolicies(
+    async def ListPolicies(
         self,
         request: pb.ListRequest,
         context: grpc.aio.ServicerContext[pb.ListRequest, pb.Policy],
     ) -> AsyncIterator[pb.Policy]:
-        return policies.list_policies(self._view, request)
+        async for item in policies.list_policies(self._view, request):
+            yield item
 
-    def ListNodes(
+    async def ListNodes(
         self,
         request: pb.ListRequest,
         context: grpc.aio.ServicerContext[pb.ListRequest, pb.Node],
     ) -> AsyncIterator[pb.Node]:
-        return nodes.list_nodes(self._view, request)
+        async for item in nodes.list_nodes(self._view, request):
+            yield item
 
     async def ListCounters(
         self,

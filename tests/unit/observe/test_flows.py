@@ -1,11 +1,10 @@
 """Flow records: names, reasons, policies; slow clients lose and are told."""
 
 import asyncio
-import os
 import time
-from collections.abc import Sequence
 from ipaddress import ip_address
 
+from tests.unit.observe.pipe import Pipe
 from tests.unit.observe.small_node import (
     CLIENT_IP,
     FAR_IP,
@@ -29,27 +28,6 @@ from weft.proxy.observe import flows
 from weft.proxy.observe.flows import Flows, record
 
 SYN = 2
-
-
-class Pipe:
-    """Events by hand, readable as the ring buffer is."""
-
-    def __init__(self) -> None:
-        self._out, self._in = os.pipe()
-        self._events: list[Event] = []
-
-    def send(self, *events: Event) -> None:
-        self._events += events
-        os.write(self._in, b"x")
-
-    def fileno(self) -> int:
-        return self._out
-
-    def read(self) -> Sequence[Event]:
-        events, self._events = self._events, []
-        if events:
-            os.read(self._out, 4096)
-        return events
 
 
 def event(
