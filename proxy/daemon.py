@@ -85,12 +85,12 @@ class Daemon:
                 running = [tasks.create_task(loop.run(), name="loop")]
                 # Last of all: verbs that still run need the loop.
                 serving.callback(lambda: [task.cancel() for task in running])
-                events = serving.enter_context(EventReader(datapath.tables["events"]))
-                view = View(loop, datapath.tables)
-                await serving.enter_async_context(observing(view, config.api_socket, events))
                 deletions = config.state / "cni" / DELETIONS.name
                 server = CniServer(config.cni_socket, leases, node, deletions)
                 await serving.enter_async_context(server.serve())
+                events = serving.enter_context(EventReader(datapath.tables["events"]))
+                view = View(loop, datapath.tables)
+                await serving.enter_async_context(observing(view, config.api_socket, events))
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
                 if servers is not None:
                     keeper = ApiKeeper(config, loop, servers, upkeep.ready)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -152,7 +153,9 @@ class LabNode:
     def _alive(self) -> bool:
         if self.daemon and self.daemon.poll() is not None:
             raise RuntimeError(f"weftd of {self.name} ended:\n{self.log_tail()}")
-        return self.cni_socket.exists()
+        # A killed daemon leaves its sockets behind; this one is opened last.
+        with socket.socket(socket.AF_UNIX) as api:
+            return api.connect_ex(str(self.api_socket)) == 0
 
     def _log(self) -> IO[bytes]:
         return (self.folder / "log" / "weftd").open("ab")
