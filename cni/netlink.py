@@ -116,7 +116,9 @@ class RouteSocket:
         self._sequence = 0
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHECK):
             sock.setsockopt(_SOL_NETLINK, option, 1)
-        sock.settimeout(_TIMEOUT_S)
+        # Not settimeout(): Python would poll before every call.
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _TIMEOUT_S, 0))
 
     @classmethod
     def here(cls) -> Self:
@@ -138,37 +140,40 @@ class RouteSocket:
     def exchange(self, messages: Sequence[Message]) -> list[Answer]:
         """All of `messages` in one system call; returns the answers that are not plain acks.
 
-        The kernel goes on after a message that fails: callers undo. Raises NetlinkError for the
-        first failure, TimeoutError where no answer comes.
+        Only the last one asks for an acknowledgement: the others speak up when they fail, and
+        before it. The kernel goes on after a message that fails: callers undo. Raises NetlinkError
+        for the first failure, TimeoutError where no answer comes.
         """
         first = self._sequence + 1
-        self._sequence += len(messages)
-        datagram = b"".join(
-            _encode(message, sequence) for sequence, message in enumerate(messages, first)
-        )
-        self._sock.sendall(datagram)
-        waiting = {first + index: message for index, message in enumerate(messages)}
+        last = self._sequence = self._sequence + len(messages)
+        acked = [0] * (len(messages) - 1) + [ACK]
+        self._sock.sendall(b"".join(map(_encode, messages, range(first, last + 1), acked)))
         answers: list[Answer] = []
         failures: list[NetlinkError] = []
-        while waiting:
-            for sequence, flags, answer in _split(self._sock.recv(_RECEIVE_BYTES)):
-                message = waiting.get(sequence)
-                if message is None:
+        is_done = False
+        while not is_done:
+            for sequence, flags, answer in _split(self._receive(messages)):
+                if not first <= sequence <= last:
                     continue
                 if answer.kind not in (_ERROR, _DONE):
                     answers.append(answer)
                     continue
-                del waiting[sequence]
-                failures += _failure(message, flags, answer)
+                failures += _failure(messages[sequence - first], flags, answer)
+                is_done = is_done or sequence == last
         if failures:
             raise failures[0]
         return answers
 
+    def _receive(self, messages: Sequence[Message]) -> bytes:
+        try:
+            return self._sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError as error:
+            raise TimeoutError(f"{messages[-1].what}: no answer in {_TIMEOUT_S} s") from error
 
-def _encode(message: Message, sequence: int) -> bytes:
+
+def _encode(message: Message, sequence: int, ack: int) -> bytes:
     length = _HEADER.size + len(message.body)
-    flags = message.flags | REQUEST | ACK
-    header = _HEADER.pack(length, message.kind, flags, sequence, 0)
+    header = _HEADER.pack(length, message.kind, message.flags | REQUEST | ack, sequence, 0)
     return header + message.body + b"\0" * (-length % 4)
 
 

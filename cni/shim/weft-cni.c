@@ -130,15 +130,19 @@ static void collect_environment(void)
 			add_environment(*entry);
 }
 
-static void set_sysctl(const char *path, const char *value)
+/*
+ * Reads first: writing disable_ipv6 spins until it gets the RTNL lock, which thirty ADDs at once
+ * fight for. No IPv6 here, or /proc/sys read-only: the daemon's messages will say so.
+ */
+static void set_sysctl(const char *path, char value)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char present;
 
 	if (fd < 0)
 		return;
-	if (write(fd, value, strlen(value)) < 0) {
-		/* No IPv6 here, or /proc/sys is read-only: the daemon's messages then say so. */
-	}
+	if (read(fd, &present, 1) == 1 && present != value)
+		(void)!pwrite(fd, &value, 1, 0);
 	close(fd);
 }
 
@@ -148,9 +152,9 @@ static void set_sysctl(const char *path, const char *value)
  */
 static void prepare_namespace(void)
 {
-	set_sysctl("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
-	set_sysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0");
-	set_sysctl("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0");
+	set_sysctl("/proc/sys/net/ipv6/conf/default/accept_dad", '0');
+	set_sysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", '0');
+	set_sysctl("/proc/sys/net/ipv6/conf/lo/disable_ipv6", '0');
 }
 
 static bool same_file(int a, int b)

@@ -50,6 +50,13 @@ def test_the_pods_link_has_the_mtu_and_the_mac_that_were_asked_for(tmp_path: Pat
             assert (eth0["mtu"], eth0["address"]) == (1280, "02:00:00:00:00:0f")
 
 
+def test_a_namespace_whose_ipv6_was_switched_off_gets_its_ipv6_address(node: Lab) -> None:
+    pod = node.pod()
+    run("ip", "netns", "exec", pod, "sysctl", "-w", "net.ipv6.conf.all.disable_ipv6=1")
+    for address in addresses(node.cni("ADD", pod)):
+        assert pings(node.node, address)
+
+
 def test_a_requested_address_is_given(routed: Lab) -> None:
     added = routed.cni("ADD", routed.pod(), config={"runtimeConfig": {"ips": ["10.77.0.99"]}})
     assert added.answer["ips"][0]["address"] == "10.77.0.99/32"
