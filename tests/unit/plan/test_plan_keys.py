@@ -1,0 +1,94 @@
+"""A change names only what it can alter: nothing is planned again for news that do not matter."""
+
+from collections.abc import Hashable
+from ipaddress import ip_address, ip_network
+
+from tests.unit.plan.law import change
+from weft.proxy.model.objects import (
+    EndpointSlice,
+    Kind,
+    Link,
+    Node,
+    Pod,
+    Protocol,
+    Ref,
+    Service,
+    ServicePort,
+    Workload,
+)
+from weft.proxy.model.world import Key, Record, Settings, World
+from weft.proxy.plan import planners
+
+OF = Settings("n1", never_masquerade=(ip_network("10.244.2.0/26"), ip_network("172.16.0.0/12")))
+WEB, API = Ref("shop", "web"), Ref("shop", "api")
+VIP = ip_address("10.96.0.1")
+
+
+def named(world: World, kind: Kind, key: Key, after: Record | None) -> dict[str, set[Hashable]]:
+    """The keys that a change names, by planner; planners that it does not concern are left out."""
+    step = change(world, kind, key, after)
+    keys = {p.name: set(p.keys(step, world, world.with_change(step))) for p in planners(OF)}
+    return {name: found for name, found in keys.items() if found}
+
+
+def world_of(*records: tuple[Kind, Key, Record]) -> World:
+    world = World(OF)
+    for kind, key, record in records:
+        world = world.with_change(change(world, kind, key, record))
+    return world
+
+
+def service(ref: Ref) -> Service:
+    return Service(ref, "ClusterIP", (VIP,), (ServicePort("", Protocol.TCP, 80),))
+
+
+def node(name: str, address: str, cidr: str) -> Node:
+    return Node(Ref("", name), (ip_address(address),), (ip_network(cidr),))
+
+
+def test_a_slice_concerns_its_service_only() -> None:
+    piece = EndpointSlice(Ref("shop", "web-1"), "web", (), ())
+    assert named(World(OF), Kind.SLICE, piece.ref, piece) == {"services": {WEB}}
+
+
+def test_a_slice_that_moves_concerns_both_services() -> None:
+    ref = Ref("shop", "web-1")
+    world = world_of((Kind.SLICE, ref, EndpointSlice(ref, "web", (), ())))
+    moved = EndpointSlice(ref, "api", (), ())
+    assert named(world, Kind.SLICE, ref, moved) == {"services": {WEB, API}}
+
+
+def test_a_service_concerns_itself_and_its_rivals_for_an_address() -> None:
+    world = world_of((Kind.SERVICE, WEB, service(WEB)))
+    assert named(world, Kind.SERVICE, WEB, service(WEB)) == {"services": {WEB}}
+    assert named(world, Kind.SERVICE, API, service(API)) == {"services": {WEB, API}}
+
+
+def test_a_pod_that_no_policy_concerns_is_no_news_to_services_or_the_network() -> None:
+    pod = Pod(WEB, "uid", "n2", {}, (ip_address("10.244.2.5"),), False, False)
+    concerned = named(World(OF), Kind.POD, WEB, pod)
+    assert not concerned.keys() & {"services", "nodes", "links", "routes", "hooks", "settings"}
+    assert "workloads" not in concerned
+
+
+def test_another_node_concerns_its_own_prefixes_and_those_inside_them() -> None:
+    own = node("n1", "192.0.2.1", "10.244.1.0/24")
+    other = node("n2", "192.0.2.2", "10.244.2.0/24")
+    concerned = named(world_of((Kind.NODE, own.ref, own)), Kind.NODE, other.ref, other)
+    cidr, inside = ip_network("10.244.2.0/24"), ip_network("10.244.2.0/26")
+    assert concerned["nodes"] == {cidr, inside}
+    assert concerned["routes"] == {cidr}
+    assert not concerned.keys() & {"settings", "uplinks", "links", "hooks", "services"}
+
+
+def test_a_pods_link_concerns_its_row_and_its_hooks() -> None:
+    link = Workload("weft1", WEB, "uid", (ip_address("10.244.1.5"),), 7, bytes(6), bytes(6))
+    concerned = named(World(OF), Kind.ATTACHMENT, "weft1", link)
+    assert concerned["workloads"] == {"weft1"}
+    assert concerned["hooks"] == {("workload", "weft1")}
+    assert not concerned.keys() & {"services", "nodes", "settings", "uplinks", "links", "routes"}
+
+
+def test_the_overlays_own_link_concerns_the_settings_and_not_the_devices_wanted() -> None:
+    concerned = named(World(OF), Kind.LINK, "weft.vx", Link("weft.vx", 7, 1450, ()))
+    assert concerned.keys() == {"settings", "uplinks", "hooks"}
