@@ -53,9 +53,10 @@ def line(flow: pb.Flow, *, wide: bool) -> str:
         f"{end(flow.source)} -> {end(flow.destination)}{dialled}",
         flow.reason,
     ]
-    if flow.policies:
-        parts.append(f"by {joined(flow.policies)}: {flow.explanation}")
-    elif flow.explanation:
+    unnamed = [policy for policy in flow.policies if policy not in flow.explanation]
+    if unnamed:
+        parts.append(f"by {joined(unnamed)}")
+    if flow.explanation:
         parts.append(flow.explanation)
     if wide:
         parts.append(f"{flow.direction} {flow.link} {flow.bytes} bytes {flow.tcp_flags}".rstrip())

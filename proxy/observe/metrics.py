@@ -205,7 +205,7 @@ class _AtScrape(Collector):
         yield _gauge("weft_table_max_entries", "Rows that fit", "table", sizes)
         yield _gauge(
             "weft_table_fill_ratio", "Share of a table that the plan takes", "table",
-            {name: rows[name] / size for name, size in sizes.items()},
+            {name: rows[name] / size for name, size in sizes.items() if size > 1},
         )  # fmt: skip
         errors = dict(view.errors())
         yield _gauge(

@@ -109,8 +109,8 @@ def _endpoints(reading: Reading, service: Service) -> Iterator[pb.Endpoint]:
             every = planned.endpoints(identity, port, version, slices)
             chosen = set(_chosen(reading, service, port, version))
             wanted = {endpoint.id for endpoint in planned.chosen(every)}
-            for endpoint in every:
-                message = _endpoint(service, port, endpoint, said[endpoint.address])
+            for endpoint in sorted(every, key=_place):
+                message = _endpoint(reading.world, service, port, endpoint, said[endpoint.address])
                 message.chosen = endpoint.id in chosen
                 # A Service without an address (headless) has no rows to be late with.
                 late = version in served
@@ -130,9 +130,19 @@ def _chosen(reading: Reading, service: Service, port: ServicePort, version: int)
                 yield Slot.unpack(slot).backend
 
 
+def _place(endpoint: planned.Endpoint) -> tuple[int, int]:
+    return int(endpoint.address), endpoint.port
+
+
 def _endpoint(
-    service: Service, port: ServicePort, endpoint: planned.Endpoint, said: SliceEndpoint
+    world: World,
+    service: Service,
+    port: ServicePort,
+    endpoint: planned.Endpoint,
+    said: SliceEndpoint,
 ) -> pb.Endpoint:
+    pod = next(iter(world.pods_at(endpoint.address)), None)
+    target = said.target or (pod.ref if pod else None)
     return pb.Endpoint(
         namespace=service.ref.namespace,
         service=service.ref.name,
@@ -140,8 +150,8 @@ def _endpoint(
         protocol=port.protocol,
         address=str(endpoint.address),
         port=endpoint.port,
-        pod=str(said.target) if said.target else "",
-        node=said.node,
+        pod=str(target) if target else "",
+        node=said.node or (pod.node if pod else ""),
         ready=endpoint.ready,
         serving=endpoint.serving,
         terminating=endpoint.terminating,
