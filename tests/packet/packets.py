@@ -117,7 +117,7 @@ def ethernet(dst: bytes, src: bytes, ethertype: int, payload: bytes) -> bytes:
 def checksum(data: bytes) -> int:
     """RFC 1071."""
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -177,6 +177,11 @@ def read_network(data: bytes, version: int) -> Packet:
         base = replace(base, proto=body[0], more=bool(where & 1), offset=where & 0xFFF8)
         body = body[8:]
     return _with_transport(base, body)
+
+
+def embedded_header_holds(error: Packet) -> bool:
+    """Whether the IP header that an ICMP error embeds has a right checksum; IPv6 has none."""
+    return error.version == 6 or checksum(error.data[4:24]) == 0
 
 
 def _with_transport(base: Packet, body: bytes) -> Packet:

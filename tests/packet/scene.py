@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
-from tests.packet.packets import ACK, SYN, TCP, UDP, Address, Packet, echo
+from tests.packet.packets import ACK, SYN, TCP, UDP, Address, Packet, echo, read_network
 from tests.packet.runner import Node, Outcome
 from weft.bpf.layout import (
     UNSPECIFIED,
@@ -41,7 +41,6 @@ SNAT_PORTS = (61_000, 61_999)
 HZ = 250
 SERVICE = 0x5EC1
 INGRESS, EGRESS = 0x1111, 0x2222
-ALL_PORTS = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +176,7 @@ class Scene:
         for port in ports:
             self.node.put("ports", port.key(number), pack_u32(port.port_class))
         for peer, bits in allow.items():
-            self.node.put("verdicts", VerdictKey(number, peer), Verdict((bits, 0, 0, 0)))
+            self.node.put("verdicts", VerdictKey(number, peer), _verdict(bits))
 
     def uplink(self) -> None:
         four, six = ADDRESSES[4].uplink, ADDRESSES[6].uplink
@@ -188,6 +187,15 @@ class Scene:
         rows = self.node.rows("flows")
         one, other = _tuple(packet), _tuple(answer(packet))
         return Flow.unpack(rows.get(one.pack()) or rows[other.pack()])
+
+    def network_of(self, address: Address, bits: int) -> Network:
+        """The range of as many leading bits; IPv6 ranges are longer by the same share."""
+        length = bits if address.version == 4 else bits * 4
+        return ip_network((address, length), strict=False)
+
+    def embedded(self, error: Packet) -> Packet:
+        """What an ICMP error is about."""
+        return read_network(error.data[4:], self.version)
 
     def age(self, table: str, seconds: int) -> None:
         """Every row of a state table was seen that much earlier; `seen` is its last field."""
@@ -214,6 +222,10 @@ class Scene:
     def send(self, packet: Packet) -> Outcome:
         """From the pod that is its source."""
         return self.node.run("from_pod", packet.frame)
+
+
+def _verdict(bits: int) -> Verdict:
+    return Verdict(tuple(bits >> 64 * word & (1 << 64) - 1 for word in range(4)))
 
 
 def _tuple(packet: Packet) -> Tuple:
