@@ -2,10 +2,10 @@
 
 import asyncio
 import json
+import resource
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -251,11 +251,12 @@ def test_help_comes_at_once_and_loads_no_library() -> None:
         "heavy = {'grpc', 'google.protobuf', 'kubernetes'} & sys.modules.keys()\n"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )
-    fastest_s = min(_timed(program) for _ in range(5))
-    assert fastest_s < 0.15
+    assert min(_cpu_s(program) for _ in range(5)) < 0.15
 
 
-def _timed(program: str) -> float:
-    started_s = time.perf_counter()
+def _cpu_s(program: str) -> float:
+    """The machine may be busy: what counts is the work, not the wait."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-    return time.perf_counter() - started_s
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
