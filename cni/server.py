@@ -5,11 +5,13 @@ a pod's namespace path: what the shim opened is what counts.
 """
 
 import asyncio
+import json
 import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -40,6 +42,7 @@ LEASES = Path("/var/lib/weft/cni/leases.jsonl")
 
 _BACKLOG = 512
 _REQUEST_TIMEOUT_S = 10.0
+_ACCEPT_PAUSE_S = 0.1  # out of descriptors: requests that end give some back
 _SWEEP_INTERVAL_S = 30.0
 _PEER_CREDENTIALS = struct.Struct("=iII")  # ucred: pid, uid, gid
 
@@ -62,6 +65,8 @@ class CniServer:
         self._deletions = DeletionQueue(deletions)
         self._plugin = Plugin(node, leases, self._deletions)
         self._connections: set[asyncio.Task[None]] = set()
+        self.observers: list[Callable[[str, int, float], None]] = []
+        """Called after every verb: its name, the CNI error code (0: success), seconds taken."""
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
@@ -85,7 +90,12 @@ class CniServer:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(listener)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.error("cannot accept on %s: %s", self._path, error)
+                await asyncio.sleep(_ACCEPT_PAUSE_S)
+                continue
             connection.setblocking(False)
             task = asyncio.create_task(self._serve_one(connection), name="cni-request")
             self._connections.add(task)
@@ -108,7 +118,12 @@ class CniServer:
     async def _answer(
         self, connection: socket.socket, call: Call, descriptors: Descriptors | None
     ) -> None:
+        started_s = time.monotonic()
         answer = await self._plugin.run(call, descriptors)
+        asked = call.env.get("CNI_COMMAND", "")
+        verb = asked if asked in set(Command) else "unknown"
+        for observer in self.observers:
+            observer(verb, error_code(answer), time.monotonic() - started_s)
         if await _deliver(connection, answer):
             return
         if call.env.get("CNI_COMMAND") == Command.ADD and answer.exit_code == 0:
@@ -127,6 +142,14 @@ class CniServer:
                     await self._plugin.release(attachment)
             except Exception:
                 log.exception("the sweep failed, the next one comes")
+
+
+def error_code(answer: Answer) -> int:
+    """The code of an answer's error object (CNI 1.1, "Error"); 0 for success."""
+    if answer.exit_code == 0:
+        return 0
+    code: int = json.loads(answer.text)["code"]
+    return code
 
 
 def _listen(path: Path) -> socket.socket:
