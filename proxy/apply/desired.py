@@ -58,18 +58,22 @@ class Desired:
         self._wants: dict[Owner, tuple[_Claim, ...]] = {}
         self._rows: dict[str, dict[Hashable, _Claim]] = {}
         self._shared: dict[RowKey, dict[Owner, _Claim]] = {}
-        self._before: dict[RowKey, _Claim | None] = {}
+        self._before: dict[str, dict[Hashable, _Claim | None]] = {}
 
     def replace(self, owner: Owner, rows: Iterable[Row]) -> None:
         """What `owner` wants from now on; nothing: it goes."""
-        claims = {RowKey(row.table, row.key): _Claim(owner, *row) for row in rows}
+        claims: dict[tuple[str, Hashable], _Claim] = {}
+        for row in rows:
+            claim = _Claim(owner, *row)
+            twice = claims.setdefault((row.table, row.key), claim)
+            if twice.value != claim.value:
+                claims[row.table, row.key] = _winner((twice, claim))
         held = self._wants.get(owner, ())
         for claim in held:
-            place = RowKey(claim.table, claim.key)
-            if place not in claims:
-                self._release(place, owner)
-        for place, claim in claims.items():
-            self._hold(place, claim)
+            if (claim.table, claim.key) not in claims:
+                self._release(claim)
+        for claim in claims.values():
+            self._hold(claim)
         if claims:
             self._wants[owner] = tuple(claims.values())
         elif held:
@@ -78,14 +82,16 @@ class Desired:
     def take_delta(self) -> Delta:
         """The difference between now and the last call."""
         delta = Delta()
-        for place, before in self._before.items():
-            now = self._rows.get(place.table, {}).get(place.key)
-            if now is None:
-                if before is not None:
-                    delta.delete(place)
-            elif before is None or before.value != now.value:
-                delta.upsert(place, now.value)
-        self._before.clear()
+        for table, before in self._before.items():
+            rows = self._rows[table]
+            for key, claim in before.items():
+                now = rows.get(key)
+                if now is None:
+                    if claim is not None:
+                        delta.delete(RowKey(table, key))
+                elif claim is None or claim.value != now.value:
+                    delta.upsert(RowKey(table, key), now.value)
+        self._before = {}
         return delta
 
     def owners(self, planner: str) -> tuple[Hashable, ...]:
@@ -118,32 +124,39 @@ class Desired:
             if len({rank(claim.value) for claim in claims.values()}) > 1
         }
 
-    def _hold(self, place: RowKey, claim: _Claim) -> None:
-        rows = self._rows.setdefault(place.table, {})
-        held = rows.get(place.key)
-        if held is not None and (held.owner != claim.owner or place in self._shared):
-            claims = self._shared.setdefault(place, {held.owner: held})
-            claims[claim.owner] = claim
-            claim = _winner(claims)
-        self._put(place, held, claim)
+    def _hold(self, claim: _Claim) -> None:
+        rows = self._rows.setdefault(claim.table, {})
+        held = rows.get(claim.key)
+        if held is not None:
+            place = RowKey(claim.table, claim.key)
+            if held.owner != claim.owner or place in self._shared:
+                claims = self._shared.setdefault(place, {held.owner: held})
+                claims[claim.owner] = claim
+                claim = _winner(claims.values())
+        self._put(rows, held, claim)
 
-    def _release(self, place: RowKey, owner: Owner) -> None:
-        held = self._rows[place.table][place.key]
+    def _release(self, claim: _Claim) -> None:
+        rows, place = self._rows[claim.table], RowKey(claim.table, claim.key)
+        held = rows[claim.key]
         claims = self._shared.get(place)
         if claims is None:
-            self._before.setdefault(place, held)
-            del self._rows[place.table][place.key]
+            self._note(held, held)
+            del rows[claim.key]
             return
-        del claims[owner]
+        del claims[claim.owner]
         if len(claims) == 1:
             del self._shared[place]
-        self._put(place, held, _winner(claims))
+        self._put(rows, held, _winner(claims.values()))
 
-    def _put(self, place: RowKey, held: _Claim | None, claim: _Claim) -> None:
+    def _put(self, rows: dict[Hashable, _Claim], held: _Claim | None, claim: _Claim) -> None:
         if held is None or held.value != claim.value:
-            self._before.setdefault(place, held)
-        self._rows[place.table][place.key] = claim
+            self._note(claim, held)
+        rows[claim.key] = claim
+
+    def _note(self, at: _Claim, before: _Claim | None) -> None:
+        """Remember what the last delta left at `at`'s place, the first time that it moves."""
+        self._before.setdefault(at.table, {}).setdefault(at.key, before)
 
 
-def _winner(claims: Mapping[Owner, _Claim]) -> _Claim:
-    return min(claims.values(), key=lambda claim: rank(claim.value))
+def _winner(claims: Iterable[_Claim]) -> _Claim:
+    return min(claims, key=lambda claim: rank(claim.value))

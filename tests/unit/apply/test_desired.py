@@ -93,3 +93,10 @@ def test_deltas_add_up_to_the_union_of_what_the_owners_want_last(
         for place, value in wishes.items():
             union[place] = min(value, union.get(place, value))
     assert applied == union
+
+
+def test_an_owner_that_names_a_row_twice_gets_the_value_that_would_win_between_owners() -> None:
+    for values in ((b"1", b"2"), (b"2", b"1")):
+        desired = Desired()
+        desired.replace(WEB, [Row("peers", b"k", value) for value in values])
+        assert desired.take_delta().upserts == {"peers": {b"k": b"1"}}
