@@ -10,7 +10,7 @@ from weft.cni.spec import Attachment
 from weft.proxy.loop import Loop
 from weft.proxy.model.objects import Kind, Ref, Workload
 from weft.proxy.model.world import Mode
-from weft.proxy.plan.node import BRIDGE, gateways, pod_mtu_bytes
+from weft.proxy.plan.node import BRIDGE, host_sources, pod_mtu_bytes
 from weft.proxy.watch.events import Moved
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class DaemonNode:
             mode=LinkMode.BRIDGE if bridged else LinkMode.ROUTED,
             mtu_bytes=pod_mtu_bytes(world),
             bridge=BRIDGE if bridged else "",
-            sources=tuple(address for address, _ in gateways(own)),
+            sources=host_sources(world),
         )
 
     def _is_known(self, workload: Workload) -> bool:

@@ -18,6 +18,7 @@ GENERATED = re.compile(r"(_pb2|_pb2_grpc)\.pyi?$|^bpf/layout\.py$")
 
 PURE = (
     "bpf/layout.py",
+    "bpf/wire.py",
     "cni/spec.py",
     "cni/ipam.py",
     "cni/conflist.py",
@@ -30,7 +31,7 @@ IMPURE = {
     "pyroute2", "random", "selectors", "signal", "socket", "subprocess", "tempfile", "threading",
     "time", "urllib3",
 }  # fmt: skip
-PURE_WEFT = ("weft.bpf.layout", "weft.proxy.model", "weft.proxy.plan", "weft.cni")
+PURE_WEFT = ("weft.bpf.layout", "weft.bpf.wire", "weft.proxy.model", "weft.proxy.plan", "weft.cni")
 
 # Room -> the rooms of ours that it may import, besides itself. ARCHITECTURE.md draws it.
 MAY_IMPORT = {

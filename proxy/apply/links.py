@@ -20,6 +20,8 @@ from weft.proxy.plan.node import BRIDGE, OVERLAY
 
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _IFA_F_NODAD = 0x02
+# The route to a bridge's pods is a row of `routes`: the kernel's would name another source.
+_IFA_F_NOPREFIXROUTE = 0x200
 _SCOPE_LINK = 253
 
 
@@ -103,7 +105,7 @@ def _ensure_addresses(netlink: Any, ifindex: int, wanted: tuple[Interface, ...])
         if address not in have:
             netlink.addr(
                 "add", index=ifindex, address=str(address.ip), mask=_bits(address),
-                flags=_IFA_F_NODAD if address.version == 6 else 0,
+                flags=_IFA_F_NOPREFIXROUTE | (_IFA_F_NODAD if address.version == 6 else 0),
             )  # fmt: skip
 
 

@@ -52,6 +52,21 @@ def underlay(node: Node, peer: Node | None) -> Address | None:
     return next((a for a in theirs if a.version in ours), next(iter(theirs), None))
 
 
+def host_sources(world: World) -> tuple[Address, ...]:
+    """What the node sends from to its own pods, at most one per family: its InternalIP.
+
+    A server on the node that listens on every address answers from what the route says; a pod that
+    dialled the InternalIP by UDP takes an answer from there only. Where no link holds an
+    InternalIP, the gateway address: a route cannot name an address that is not the node's.
+    """
+    own = world.own_node()
+    held = {address for link in world.links() for address in link.addresses}
+    wanted = [a for a in (own.addresses if own is not None else ()) if a in held]
+    wanted += [address for address, _ in gateways(own)]
+    found = (next((a for a in wanted if a.version == version), None) for version in (4, 6))
+    return tuple(address for address in found if address is not None)
+
+
 def underlay_link(world: World) -> Link | None:
     """The link that carries the tunnel: it holds the own node's first underlay address.
 

@@ -1,6 +1,7 @@
-"""Owns the node's routes to pods on other nodes, for the node's own traffic and what it forwards.
+"""Owns the node's routes to ranges of pods: other nodes', and its own where pods hang on a bridge.
 
-A key is a remote podCIDR; rows are frozen dataclasses in the table "routes" under that prefix.
+A key is a podCIDR; rows are frozen dataclasses in the table "routes" under that prefix. Routed pods
+of the node have a route each, which weft.cni makes with their link.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -9,17 +10,18 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
 from weft.proxy.model.objects import Address, Kind, Network, Node, Record
-from weft.proxy.model.world import Change, World
-from weft.proxy.plan.node import OVERLAY, gateway, gateways, pod_cidr
+from weft.proxy.model.world import Change, Mode, World
+from weft.proxy.plan.node import BRIDGE, OVERLAY, gateway, gateways, host_sources, pod_cidr
 from weft.proxy.plan.nodes import claimant
 from weft.proxy.plan.rows import Planner, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`prefix dev device src source`: the node reaches remote pods with its gateway address.
+    """`prefix dev device src source`: the node reaches remote pods with its gateway address, its
+    own with an InternalIP.
 
-    source None: the node has no podCIDR of this family, the kernel chooses.
+    source None: the node has no address to name in this family, the kernel chooses.
     """
 
     prefix: Network
@@ -29,19 +31,31 @@ class Route:
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
     prefix = cast(IPv4Network | IPv6Network, key)
-    node = claimant(world, prefix)
-    if node is None or node.ref.name == world.settings.node or not world.settings.has_overlay:
+    node, settings = claimant(world, prefix), world.settings
+    if node is None:
         return
-    source = gateway(pod_cidr(world.own_node(), prefix.version))
-    yield Row("routes", prefix, Route(prefix, OVERLAY, source))
+    if node.ref.name == settings.node:
+        if settings.mode is Mode.BRIDGE:
+            source = next((a for a in host_sources(world) if a.version == prefix.version), None)
+            yield Row("routes", prefix, Route(prefix, BRIDGE, source))
+    elif settings.has_overlay:
+        source = gateway(pod_cidr(world.own_node(), prefix.version))
+        yield Row("routes", prefix, Route(prefix, OVERLAY, source))
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
+    if change.kind is Kind.LINK and host_sources(before) != host_sources(after):
+        return _all_keys(after)
     if change.kind is not Kind.NODE:
         return ()
-    if gateways(before.own_node()) != gateways(after.own_node()):
+    if _sources(before) != _sources(after):
         return {*_all_keys(before), *_all_keys(after)}
     return {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
+
+
+def _sources(world: World) -> tuple[object, object]:
+    """What the own node contributes to every route."""
+    return host_sources(world), gateways(world.own_node())
 
 
 def _pod_cidrs(record: Record | None) -> tuple[Network, ...]:

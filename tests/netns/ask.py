@@ -42,8 +42,22 @@ def ask(
     return Answer(*fields) if done.returncode == 0 and len(fields) == 3 else None
 
 
+CONNECTED_UDP = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM) as s:
+    s.settimeout(float(sys.argv[3]))
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    s.send(b"?")
+    s.recv(512)
+"""
+
+
 def error_of(who: Pod | LabNode, address: object, port: int, *, udp: bool = False) -> str:
-    """The last line that a failed question leaves on standard error."""
-    script = UDP if udp else TCP
+    """The last line that a failed question leaves on standard error.
+
+    UDP asks on a connected socket: Linux tells an unconnected one of no ICMP error.
+    """
+    script = CONNECTED_UDP if udp else TCP
     done = who.attempt(sys.executable, "-c", script, str(address), str(port), "2")
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""
