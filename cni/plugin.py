@@ -71,7 +71,10 @@ class Plugin:
                 return Answer(0, results.encode_versions())
             version = _version_of(call.config)
             request = parse_request(call.env, call.config)
-            return Answer(0, await self._verb(request, descriptors))
+            start_s = now_s()
+            text = await self._verb(request, descriptors)
+            log.info("%s took %.1f ms", _title(call), (now_s() - start_s) * 1e3)
+            return Answer(0, text)
         except CniError as error:
             log.warning("%s %s", _title(call), error)
             return Answer(1, results.encode_error(error, version))
@@ -218,7 +221,8 @@ class Plugin:
             try:
                 async with self._alone(key.container_id):
                     await self._detach(key, config.name)
-            except (OSError, NotReady, CniError) as error:
+            except Exception as error:
+                log.error("GC of %s: %s", key, error)
                 failures.append(f"{key}: {error}")
         if failures:
             raise CniError(

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from weft.cni.verbs import LinkPlan
 _IFINFO = struct.Struct("=BxHiII")
 _NS_GET_NSTYPE, _CLONE_NEWNET = 0xB703, 0x40000000
 _SIOCGSKNS = 0x894C
-_LOWER_UP = 1 << 16
+_RUNNING = 1 << 6  # IFF_RUNNING: up, with carrier, and its queues are active
+_CARRIER_TIMEOUT_S, _CARRIER_POLL_S = 2.0, 0.001
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_GROUP = 1, 3, 4, 5, 27
 _OUR_GROUPS = {messages.LINK_GROUP, messages.DOOMED_GROUP}
 _DUMP_ATTEMPTS = 5
@@ -42,7 +44,7 @@ class LinkState:
     peer_ifindex: int
     group: int
     is_up: bool
-    has_carrier: bool
+    is_running: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +125,17 @@ def make_link(pod: PodNamespace, plan: LinkPlan) -> int:
 def open_link(pod: PodNamespace, plan: LinkPlan, host_ifindex: int) -> None:
     """Lets traffic through: host end up, the host's routes; returns once the pod can send.
 
-    Asking for a link makes the kernel finish its carrier work at once (rtnl_getlink, 6.8);
-    before, that comes by itself some milliseconds later, and what is sent until then is lost.
+    A link sends once the kernel has done its carrier work; asking for it does that work at once
+    from 6.8 on (rtnl_getlink), before it comes by itself some milliseconds later.
     """
     with RouteSocket.here() as host, _as_cni_errors(plan):
         opening = messages.open_host(plan, host_ifindex)
         host.exchange([*opening, messages.get_link(plan.host_ifname)])
-        pod.route.exchange([messages.get_link(plan.ifname)])
+        deadline_s = time.monotonic() + _CARRIER_TIMEOUT_S
+        while not _get(pod.route, messages.get_link(plan.ifname)).is_running:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{plan.ifname} has no carrier after {_CARRIER_TIMEOUT_S} s")
+            time.sleep(_CARRIER_POLL_S)
 
 
 def delete_links(names: Sequence[str]) -> None:
@@ -199,7 +205,7 @@ def link_state(body: bytes) -> LinkState:
         peer_ifindex=number(fields.get(_IFLA_LINK)),
         group=number(fields.get(_IFLA_GROUP)),
         is_up=bool(flags & 1),
-        has_carrier=bool(flags & _LOWER_UP),
+        is_running=bool(flags & _RUNNING),
     )
 
 

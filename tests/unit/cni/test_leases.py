@@ -144,6 +144,21 @@ def test_a_full_disk_refuses_the_new_lease_and_keeps_the_old_ones(tmp_path: Path
     assert reopened(path) == {attachment(1), attachment(3)}
 
 
+def test_a_full_disk_keeps_nobody_from_releasing(tmp_path: Path) -> None:
+    path = tmp_path / "leases"
+
+    async def work(store: LeaseStore) -> None:
+        await hold(store, 1)
+        with _limited_file_size(path.stat().st_size), pytest.raises(CniError) as raised:
+            await store.release(attachment(1).key)
+        assert raised.value.code == Code.IO_FAILURE
+        assert store.attachments() == ()
+        assert store.book.owner(attachment(1).addresses[0]) is None
+
+    run(path, work)
+    assert reopened(path) == {attachment(1)}
+
+
 def test_history_is_dropped_when_it_outgrows_what_it_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
