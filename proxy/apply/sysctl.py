@@ -53,6 +53,7 @@ def _write(path: Path, value: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        advice = f"set it by hand, or give the daemon a writable {path}"
-        log.error("sysctl", extra={"path": str(path), "wanted": value, "error": str(error)})
-        log.error(advice)
+        log.error(
+            "sysctl not set: set it by hand, or let the daemon write to it",
+            extra={"path": str(path), "wanted": value, "error": str(error)},
+        )
