@@ -111,6 +111,9 @@ static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 		return reason;
 	if (!s || p->kind == KIND_ARP)
 		return REASON_PROTOCOL_UNKNOWN;
+	/* Group reports and solicitations of the kernel's own: without a key the device ends them. */
+	if (is_multicast(&p->tuple.dst))
+		return REASON_NOT_OURS;
 	prefix = prefix_of(&p->tuple.dst);
 	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
 		return REASON_NO_WORKLOAD;

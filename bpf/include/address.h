@@ -47,6 +47,13 @@ static bool is_mapped(const struct address *a)
 	return !(a->word[0] | a->word[1]) && a->word[2] == BE32(0xffff);
 }
 
+static bool is_multicast(const struct address *a)
+{
+	if (is_mapped(a))
+		return (a->word[3] & BE32(0xf0000000)) == BE32(0xe0000000);
+	return (a->word[0] & BE32(0xff000000)) == BE32(0xff000000);
+}
+
 static bool is_link_local6(const struct address *a)
 {
 	return (a->word[0] & BE32(0xffc00000)) == BE32(0xfe800000);
