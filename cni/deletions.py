@@ -5,7 +5,6 @@ writes it beside, syncs and renames it. Names with a dot in front are still bein
 """
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from weft.cni.files import sync_folder
@@ -23,15 +22,13 @@ class DeletionQueue:
         """The shim never makes the folder's parents on its own: a node without Weft stays clean."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def waiting(self) -> Iterator[tuple[Key, Call]]:
-        """What is queued now, oldest name first. A file that does not read is said and removed."""
-        for path in sorted(self._folder.glob("[!.]*@*")):
-            call = self._read(path)
-            if call is not None:
-                container_id, _, ifname = path.name.partition("@")
-                yield Key(container_id, ifname), call
+    def waiting(self) -> list[Key]:
+        """Whose deletion is queued now."""
+        names = sorted(path.name.partition("@") for path in self._folder.glob("[!.]*@*"))
+        return [Key(container_id, ifname) for container_id, _, ifname in names]
 
     def find(self, key: Key) -> Call | None:
+        """The queued deletion of `key`; a file that is none is said and removed."""
         return self._read(self._path(key))
 
     def remove(self, key: Key) -> None:

@@ -96,9 +96,12 @@ class Plugin:
 
     async def drain_deletions(self) -> None:
         """Carries out what the shim queued while nobody listened."""
-        for key, call in self._deletions.waiting() if self._deletions else ():
-            async with self._alone(key.container_id):
-                await self._delete_queued(key, call)
+        for key in self._deletions.waiting() if self._deletions else ():
+            try:
+                async with self._alone(key.container_id):
+                    await self._delete_queued(key)
+            except Exception as error:
+                log.error("queued deletion %s failed, it stays queued: %s", key, error)
 
     async def release(self, attachment: Attachment) -> None:
         """Frees a lease whose link has vanished with its pod's namespace."""
@@ -133,8 +136,7 @@ class Plugin:
 
     async def _finish_earlier(self, key: Key) -> None:
         """A queued DEL of the same attachment goes first, or its drain would undo this ADD."""
-        if self._deletions and (call := self._deletions.find(key)):
-            await self._delete_queued(key, call)
+        await self._delete_queued(key)
         if (present := self._leases.find(key)) is not None:
             raise CniError(
                 Code.ALREADY_ATTACHED,
@@ -189,15 +191,18 @@ class Plugin:
         except CniError as error:
             log.error("DEL %s: %s", key, error)
 
-    async def _delete_queued(self, key: Key, call: Call) -> None:
+    async def _delete_queued(self, key: Key) -> None:
+        """To be called alone with the container: an ADD may have carried the deletion out."""
+        call = self._deletions.find(key) if self._deletions else None
+        if self._deletions is None or call is None:
+            return
         try:
             request = parse_request(call.env, call.config)
         except CniError as error:
             log.error("queued deletion %s is not well-formed, dropping it: %s", key, error)
         else:
             await self._detach(request.key, request.config.name)
-        if self._deletions:
-            self._deletions.remove(key)
+        self._deletions.remove(key)
 
     async def _check(self, request: Request, descriptors: Descriptors | None) -> None:
         version = request.config.version

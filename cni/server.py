@@ -70,10 +70,9 @@ class CniServer:
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
-        """Listens, then carries out queued deletions, then answers; verbs that run finish first."""
+        """Listens and answers; when the block ends, the verbs that run are finished first."""
         self._deletions.open()
         with _listen(self._path) as listener:
-            await self._plugin.drain_deletions()
             tasks = [
                 asyncio.create_task(self._accept(listener), name="cni-accept"),
                 asyncio.create_task(self._sweep(), name="cni-sweep"),
@@ -132,7 +131,6 @@ class CniServer:
     async def _sweep(self) -> None:
         """Catches what no runtime tells: vanished pods, deletions queued beside a live daemon."""
         while True:
-            await asyncio.sleep(_SWEEP_INTERVAL_S)
             try:
                 await self._plugin.drain_deletions()
                 attachments = self._leases.attachments()
@@ -142,6 +140,7 @@ class CniServer:
                     await self._plugin.release(attachment)
             except Exception:
                 log.exception("the sweep failed, the next one comes")
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
 
 
 def error_code(answer: Answer) -> int:

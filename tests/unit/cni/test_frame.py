@@ -56,22 +56,23 @@ def queue_with(folder: Path, **files: bytes) -> DeletionQueue:
 
 def test_a_queued_deletion_waits_until_it_is_removed(tmp_path: Path) -> None:
     queue = queue_with(tmp_path, **{"c1@eth0": encode_call(CALL)})
-    assert list(queue.waiting()) == [(Key("c1", "eth0"), CALL)]
+    assert queue.waiting() == [Key("c1", "eth0")]
     assert queue.find(Key("c1", "eth0")) == CALL
     queue.remove(Key("c1", "eth0"))
-    assert list(queue.waiting()) == []
+    assert queue.waiting() == []
     assert queue.find(Key("c1", "eth0")) is None
     queue.remove(Key("c1", "eth0"))
 
 
 def test_a_deletion_that_is_still_being_written_is_not_seen(tmp_path: Path) -> None:
     queue = queue_with(tmp_path, **{".c1@eth0.77": encode_call(CALL)[:9]})
-    assert list(queue.waiting()) == []
+    assert queue.waiting() == []
 
 
 def test_a_file_that_is_no_deletion_is_removed_and_the_others_are_read(tmp_path: Path) -> None:
     queue = queue_with(tmp_path, **{"a@eth0": b"junk", "b@eth0": encode_call(CALL)})
-    assert [key for key, _ in queue.waiting()] == [Key("b", "eth0")]
+    found = {key: queue.find(key) for key in queue.waiting()}
+    assert found == {Key("a", "eth0"): None, Key("b", "eth0"): CALL}
     assert [one.name for one in (tmp_path / "deletions").iterdir()] == ["b@eth0"]
 
 
