@@ -38,9 +38,17 @@ FOLDER = Path(__file__).resolve().parent
 IMAGE_FOLDER = Path("/usr/lib/weft/objects")
 # BCC belongs to the distribution's Python, and works in any other.
 _DIST_PACKAGES = Path("/usr/lib/python3/dist-packages")
-_FLAGS = ("-O2", "-Wall", "-Wno-unused-function", "-Wno-macro-redefined")
+_FLAGS = (
+    "-O2",
+    "-Wall",
+    # BCC turns a call of nothing into a load that fails with no name in it.
+    "-Werror=implicit-function-declaration",
+    "-Wno-unused-function",
+    "-Wno-macro-redefined",
+)
 _INSTALL = "on Debian: apt install python3-bpfcc linux-headers-amd64"
 _LOAD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
+_CALL, _PSEUDO_CALL = 0x85, 1
 
 
 class CompileError(Exception):
@@ -176,6 +184,9 @@ def _program(name: str, insns: bytes, descriptors: dict[int, str]) -> Program:
         code, registers, immediate = struct.unpack_from("=BB2xi", insns, at)
         if code == _LOAD_IMM64 and registers >> 4 == _PSEUDO_MAP_FD:
             references.append(MapReference(index, descriptors[immediate]))
+        if code == _CALL and registers >> 4 == _PSEUDO_CALL:
+            # BCC hands out the program without what it calls.
+            raise CompileError(f"{name}: instruction {index} calls a function that is not inlined")
     return Program(name, insns, tuple(references))
 
 
