@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         ("nodes", "the cluster's nodes and the way to their pods"),
         ("flows", "what flows and what is dropped, as it happens"),
         ("drops", "packets dropped, by reason"),
-        ("dump", "the kernel's tables against the plan"),
+        ("dump", "the kernel's tables against a plan made afresh (changes wait meanwhile)"),
     ):
         _add_options(name, commands.add_parser(name, help=text, parents=[again]))
     return parser

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from weft.cli.listings import Listing
 from weft.cli.text import columns, terminal_width
@@ -14,9 +14,27 @@ API_VERSION = "weft/v1"
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """A message as JSON has it; fields that are empty or zero included."""
-    fields: dict[str, Any] = MessageToDict(message, always_print_fields_with_no_presence=True)
-    return fields
+    """A message as its readers want JSON: numbers as numbers, states in lower case.
+
+    Empty and zero fields are there, absent messages are not. (protobuf's own mapping makes 64-bit
+    numbers strings.)
+    """
+    return {
+        field.json_name: _value(getattr(message, field.name), field.enum_type, field.is_repeated)
+        for field in message.DESCRIPTOR.fields
+        if field.is_repeated or field.message_type is None or message.HasField(field.name)
+    }
+
+
+def _value(value: Any, enum: Any, repeated: bool) -> Any:
+    # enum: an EnumDescriptor of either of protobuf's implementations, or None.
+    if repeated:
+        return [_value(item, enum, False) for item in value]
+    if isinstance(value, Timestamp):
+        return value.ToJsonString()
+    if isinstance(value, Message):
+        return plain(value)
+    return enum.values_by_number[value].name.lower() if enum is not None else value
 
 
 def print_document(kind: str, fields: dict[str, Any], *, indent: int | None = 2) -> None:

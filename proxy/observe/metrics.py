@@ -20,6 +20,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from weft.bpf.layout import TABLES
+from weft.bpf.wire import TableKind
 from weft.proxy.apply.gate import Stage
 from weft.proxy.loop import Turn, View
 from weft.proxy.model.objects import EndpointSlice, Kind
@@ -32,6 +34,7 @@ from weft.proxy.observe.web import Answer
 PORT = 10249
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LAG_PERIOD_S = 1.0
+CENSUS_PERIOD_S = 60.0
 
 _SYNC_BUCKETS = tuple(0.001 * 2**step for step in range(15))
 _PROGRAMMING_BUCKETS = (0.25, 0.5, *range(1, 60), *range(60, 120, 5), *range(120, 301, 30))
@@ -166,6 +169,8 @@ class _AtScrape(Collector):
 
     def __init__(self, view: View, health: Health) -> None:
         self._view, self._health = view, health
+        self._counted: dict[str, int] = {}
+        self._counted_at_s = -CENSUS_PERIOD_S
 
     def collect(self) -> Iterable[Metric]:
         yield from self._datapath()
@@ -199,12 +204,12 @@ class _AtScrape(Collector):
 
     def _rows(self) -> Iterator[Metric]:
         view, names = self._view, sorted(PLANNED)
-        rows = {name: view.row_count(name) for name in names}
-        sizes = {n: view.tables[n].max_entries for n in names if n in view.tables}
-        yield _gauge("weft_table_rows", "Rows that the plan wants", "table", rows)
+        rows = {name: view.row_count(name) for name in names} | self._census()
+        sizes = {n: view.tables[n].max_entries for n in rows if n in view.tables}
+        yield _gauge("weft_table_rows", "Rows wanted, or of flows and the like held", "table", rows)
         yield _gauge("weft_table_max_entries", "Rows that fit", "table", sizes)
         yield _gauge(
-            "weft_table_fill_ratio", "Share of a table that the plan takes", "table",
+            "weft_table_fill_ratio", "Share of a table that its rows take", "table",
             {name: rows[name] / size for name, size in sizes.items() if size > 1},
         )  # fmt: skip
         errors = dict(view.errors())
@@ -218,6 +223,17 @@ class _AtScrape(Collector):
             ("repaired", "Rows that had drifted in the kernel", view.counts.repaired),
         ):
             yield _counter(f"weft_rows_{name}", text, "table", dict(by_table))
+
+    def _census(self) -> dict[str, int]:
+        """Rows of the tables that programs write. Counting walks them: once in a while will do."""
+        if time.monotonic() - self._counted_at_s >= CENSUS_PERIOD_S:
+            self._counted_at_s = time.monotonic()
+            self._counted = {
+                name: len(self._view.tables[name])
+                for name, spec in TABLES.items()
+                if spec.is_state and spec.kind is TableKind.LRU_HASH
+            }
+        return self._counted
 
     def _waiting(self) -> Iterator[Metric]:
         queued = self._view.queued()

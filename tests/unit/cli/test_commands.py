@@ -111,6 +111,13 @@ def test_json_keeps_fields_that_are_zero(weft: Weft) -> None:
     assert endpoint["chosen"] is False
 
 
+def test_json_has_numbers_as_numbers_and_states_in_lower_case(weft: Weft) -> None:
+    document = weft.json("status")
+    (workloads,) = [use for use in document["tables"] if use["name"] == "workloads"]
+    assert workloads["rows"] == 2
+    assert weft.json("services")["items"][0]["status"]["state"] == "done"
+
+
 def test_one_service_as_json_carries_its_endpoints(weft: Weft) -> None:
     (service,) = weft.json("services", "web")["items"]
     assert {e["pod"] for e in service["endpoints"]} == {"default/server", "default/far"}

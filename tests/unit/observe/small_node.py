@@ -42,7 +42,7 @@ from weft.proxy.model.objects import (
     Workload,
 )
 from weft.proxy.model.world import Key, Settings, World
-from weft.proxy.plan import planners
+from weft.proxy.plan import PLANNERS
 from weft.proxy.planning import Planning
 from weft.proxy.watch.events import Listed, Moved
 
@@ -82,7 +82,7 @@ class SmallNode:
         }  # fmt: skip
         desired = Desired()
         applier = Applier(self._targets(), desired, monotonic)
-        planning = Planning(planners(settings), desired)
+        planning = Planning(PLANNERS, desired)
         intake = Intake(World(settings), frozenset(Kind))
         planning.touch_all(intake.world)
         patrol = Patrol(applier, sorted(ROW_TABLES))

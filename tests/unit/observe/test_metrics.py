@@ -131,6 +131,18 @@ def test_a_full_table_shows_in_its_fill_and_its_errors() -> None:
     asyncio.run(story())
 
 
+def test_flows_that_the_kernel_holds_are_counted_against_their_table() -> None:
+    async def story() -> None:
+        async with running(entries={"flows": 4}) as node:
+            spec = node.tables["flows"].spec
+            node.tables["flows"].update({bytes(spec.key_size): bytes(spec.value_size)})
+            samples = await scraped(measured(node))
+            assert value(samples, "weft_table_rows", table="flows") == 1
+            assert value(samples, "weft_table_fill_ratio", table="flows") == 0.25
+
+    asyncio.run(story())
+
+
 def test_cni_requests_are_counted_by_verb_and_code() -> None:
     async def story() -> None:
         async with running() as node:
