@@ -69,6 +69,14 @@ def test_an_error_names_the_file_and_line(tmp_path: Path, cache: Path) -> None:
 
 
 @needs_root
+def test_a_function_that_is_called_and_not_inlined_is_refused(tmp_path: Path, cache: Path) -> None:
+    section = '__attribute__((section(".bpf.fn.from_pod"))) static noinline int count'
+    called = TINY.replace("static int count", section)
+    with pytest.raises(build.CompileError, match="calls a function that is not inlined"):
+        build.build([source(tmp_path, called)], INCLUDE, cache)
+
+
+@needs_root
 def test_a_struct_that_python_sees_otherwise_does_not_compile(tmp_path: Path, cache: Path) -> None:
     include = tmp_path / "include"
     include.mkdir()
