@@ -10,6 +10,7 @@ from deploy.netlab.shell import wait_for
 
 SERVICE, PORT, TARGET = "web", 80, 8080
 VIPS = ("10.96.0.80", "fd00:10:96::80")
+WATCH_S = 5
 DENY, ALLOW = "web-deny-all", "web-allow-shops"
 PODS: Mapping[str, tuple[int, Mapping[str, str]]] = {
     "web-1": (0, {"app": "web"}),
@@ -62,13 +63,14 @@ class Story:
     def verdicts(self) -> dict[str, str]:
         """Who is let in, while `weft flows` of every node looks on."""
         self.watchers = {n.name: watch_drops(n) for n in self.lab.nodes}
-        return {name: self.ask(name, VIPS[0]) for name in ("shop", "till", "stranger")}
+        asked = ("shop", "till", "stranger")
+        return {name: self.ask(name, VIPS[0], patience_s=WATCH_S - 1) for name in asked}
 
-    def ask(self, pod: str, vip: str) -> str:
-        """The name of the endpoint that answered a connection, "" when none did within a second."""
+    def ask(self, pod: str, vip: str, *, patience_s: int = 1) -> str:
+        """The name of the endpoint that answered a connection, "" when none did in time."""
         script = (
             "import socket,sys\n"
-            f"s = socket.create_connection(({vip!r}, {PORT}), 1)\n"
+            f"s = socket.create_connection(({vip!r}, {PORT}), {patience_s})\n"
             "print(s.makefile().readline().split()[0])\n"
         )
         return self.pods[pod].attempt(sys.executable, "-c", script).stdout.strip()
@@ -84,7 +86,7 @@ class Story:
 
 def watch_drops(node: LabNode) -> "subprocess.Popen[str]":
     """`weft flows --drops`, started; it ends by itself."""
-    argv = node.weft_command("flows", "--drops", "--for", "4")
+    argv = node.weft_command("flows", "--drops", "--for", str(WATCH_S))
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
