@@ -38,7 +38,7 @@ from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import Settings, World
 from weft.proxy.node import DaemonNode, workload_of
 from weft.proxy.observe.serve import observing
-from weft.proxy.plan import planners
+from weft.proxy.plan import PLANNERS
 from weft.proxy.planning import Planning
 from weft.proxy.upkeep import ApiKeeper, Upkeep
 from weft.proxy.watch.api import ApiServers
@@ -90,7 +90,8 @@ class Daemon:
                 await serving.enter_async_context(server.serve())
                 events = serving.enter_context(EventReader(datapath.tables["events"]))
                 view = View(loop, datapath.tables)
-                await serving.enter_async_context(observing(view, config.api_socket, events))
+                observed = observing(view, config.api_socket, events)
+                server.observers.append((await serving.enter_async_context(observed)).metrics.cni)
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
                 if servers is not None:
                     keeper = ApiKeeper(config, loop, servers, upkeep.ready)
@@ -106,7 +107,7 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     desired = Desired()
     applier = Applier(_targets(datapath, hooks), desired, time.monotonic)
     patrol = Patrol(applier, sorted(ROW_TABLES))
-    planning = Planning(planners(settings), desired)
+    planning = Planning(PLANNERS, desired)
     planning.touch_all(intake.world)
     return Loop(intake, planning, desired, applier, patrol)
 

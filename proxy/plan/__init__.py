@@ -6,7 +6,7 @@ the full plan, whatever the order of changes (tests/unit/plan/law.py).
 
 from collections.abc import Hashable, Iterator
 
-from weft.proxy.model.world import Settings, World
+from weft.proxy.model.world import World
 from weft.proxy.plan import (
     hooks,
     links,
@@ -20,7 +20,7 @@ from weft.proxy.plan import (
 )
 from weft.proxy.plan.rows import Planner, Row, rank
 
-_EVERYWHERE = (
+PLANNERS: tuple[Planner, ...] = (
     services.PLANNER,
     *policy.PLANNERS,
     workloads.PLANNER,
@@ -29,17 +29,14 @@ _EVERYWHERE = (
     uplinks.PLANNER,
     links.PLANNER,
     hooks.PLANNER,
+    routes.PLANNER,
 )
-
-
-def planners(of: Settings) -> tuple[Planner, ...]:
-    """The planners that a node with these settings needs."""
-    return (*_EVERYWHERE, routes.PLANNER) if of.has_overlay else _EVERYWHERE
+"""All of them, in every mode: what a mode does not need has no rows in it."""
 
 
 def every_row(world: World) -> Iterator[Row]:
     """All that any key of any planner wants; a row may come more than once."""
-    for planner in planners(world.settings):
+    for planner in PLANNERS:
         for key in planner.all_keys(world):
             yield from planner.rows(world, key)
 

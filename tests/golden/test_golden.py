@@ -19,7 +19,7 @@ from weft.proxy.model.decode import decode_manifest
 from weft.proxy.model.objects import Broken, Kind, Link, Ref, Workload
 from weft.proxy.model.parse import parse_address
 from weft.proxy.model.world import Key, Mode, Record, Settings, World
-from weft.proxy.plan import planners
+from weft.proxy.plan import PLANNERS
 
 HERE = Path(__file__).parent
 Move = tuple[Kind, Key, Record | None]
@@ -79,7 +79,7 @@ def removed(text: str) -> Move:
 def test_the_tables_are_what_the_scenario_says(path: Path) -> None:
     scenario = yaml.safe_load(path.read_text())
     of = settings(scenario.get("settings", {}))
-    kept = Turns(planners(of), World(of))
+    kept = Turns(PLANNERS, World(of))
     empty = kept.plan()
     for step in scenario["steps"]:
         kept.turn(moves(step))

@@ -17,7 +17,7 @@ from weft.proxy.model.objects import (
     Workload,
 )
 from weft.proxy.model.world import Key, Record, Settings, World
-from weft.proxy.plan import planners
+from weft.proxy.plan import PLANNERS
 
 OF = Settings("n1", never_masquerade=(ip_network("10.244.2.0/26"), ip_network("172.16.0.0/12")))
 WEB, API = Ref("shop", "web"), Ref("shop", "api")
@@ -27,7 +27,7 @@ VIP = ip_address("10.96.0.1")
 def named(world: World, kind: Kind, key: Key, after: Record | None) -> dict[str, set[Hashable]]:
     """The keys that a change names, by planner; planners that it does not concern are left out."""
     step = change(world, kind, key, after)
-    keys = {p.name: set(p.keys(step, world, world.with_change(step))) for p in planners(OF)}
+    keys = {p.name: set(p.keys(step, world, world.with_change(step))) for p in PLANNERS}
     return {name: found for name, found in keys.items() if found}
 
 

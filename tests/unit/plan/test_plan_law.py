@@ -14,11 +14,11 @@ from tests.unit.policy.clusters import Dice, empty_world
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import Settings, World
 from weft.proxy.plan import (
+    PLANNERS,
     every_row,
     hooks,
     links,
     nodes,
-    planners,
     routes,
     services,
     uplinks,
@@ -33,7 +33,7 @@ MOVED_BY = {
     settings_row.PLANNER: (Kind.NODE, Kind.LINK),
     uplinks.PLANNER: (Kind.NODE, Kind.LINK),
     links.PLANNER: (Kind.NODE, Kind.LINK),
-    routes.PLANNER: (Kind.NODE,),
+    routes.PLANNER: (Kind.NODE, Kind.LINK),
     hooks.PLANNER: (Kind.NODE, Kind.LINK, Kind.ATTACHMENT),
     workloads.PLANNER: (Kind.NODE, Kind.ATTACHMENT),
 }
@@ -54,7 +54,7 @@ def test_the_plan_of_one_planner_kept_by_turns_is_the_full_plan(
 def test_the_plan_of_all_planners_kept_by_turns_is_the_full_plan(
     data: DataObject, of: Settings
 ) -> None:
-    kept = Turns(planners(of), World(of))
+    kept = Turns(PLANNERS, World(of))
     for moves in data.draw(turns(*MOVES)):
         kept.turn(moves)
         kept.check()
@@ -84,7 +84,7 @@ def test_the_order_of_changes_to_different_records_does_not_matter(data: DataObj
     there = [(kind, key, after) for (kind, key), after in moves.items()]
     plans = []
     for order in (there, list(reversed(there))):
-        kept = Turns(planners(Settings("n1")), World(Settings("n1")))
+        kept = Turns(PLANNERS, World(Settings("n1")))
         kept.turn(order)
         plans.append(kept.plan())
     assert plans[0] == plans[1]
