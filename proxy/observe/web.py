@@ -5,7 +5,9 @@ and scrapers need nothing more, and a web framework would cost the daemon 20 MB.
 """
 
 import asyncio
+import errno
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -50,9 +52,10 @@ class WebServer:
 
     async def _listen(self) -> asyncio.Server:
         while True:
+            hosts = [host for host in self._hosts if is_local(host)]
             try:
                 return await asyncio.start_server(
-                    self._serve, list(self._hosts), self._port, limit=_REQUEST_MAX_BYTES
+                    self._serve, hosts, self._port, limit=_REQUEST_MAX_BYTES
                 )
             except OSError as error:
                 log.error("cannot listen", extra={"port": self._port, "error": str(error)})
@@ -83,6 +86,17 @@ class WebServer:
             log.exception("handler failed", extra={"path": path})
             text = b"internal error; the daemon's log has it\n"
             return Answer(text, "text/plain; charset=utf-8", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def is_local(host: str) -> bool:
+    """Whether this machine has the address `host`: one without IPv6 has no ::1."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.bind((host, 0))
+    except OSError as error:
+        return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    return True
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[str, str]:

@@ -100,3 +100,16 @@ def test_a_port_that_is_taken_is_asked_for_again(monkeypatch: pytest.MonkeyPatch
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(story())
+
+
+def test_an_address_that_the_machine_lacks_does_not_silence_the_others() -> None:
+    async def story() -> None:
+        server = WebServer(("192.0.2.77", HOST), 0, {"/": _greeting})
+        task = asyncio.create_task(server.run())
+        async with asyncio.timeout(10):
+            port = await server.bound
+        assert b"hello" in await exchange(port, b"GET / HTTP/1.0\r\n\r\n")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(story())
