@@ -21,7 +21,7 @@ from weft.bpf.load import Program
 from weft.bpf.pinned_link import Target
 from weft.bpf.pins import HOOKS, ForeignPin
 from weft.bpf.rtnl import Answer, Rtnl
-from weft.bpf.syscall import AttachType
+from weft.bpf.syscall import AttachType, BpfError
 
 # The programs of pods' links; each has the shared block of its direction.
 POD_PROGRAMS = {"from_pod": LinkDirection.INGRESS, "to_pod": LinkDirection.EGRESS}
@@ -105,7 +105,7 @@ class Hooks:
         return errors
 
     def attached(self) -> Mapping[Place, str]:
-        """What runs where, by name; STALE before the name of a program of an earlier load.
+        """What runs where, by name; of a program of an earlier load STALE and its name or its id.
 
         Pins of links that are gone are removed on the way. Raises ForeignPin."""
         found: dict[Place, str] = dict(self._pinned())
@@ -192,7 +192,13 @@ class Hooks:
         for name, number in self._ids.items():
             if number == program_id:
                 return name
-        descriptor = syscall.program_by_id(program_id)
+        try:
+            descriptor = syscall.program_by_id(program_id)
+        except BpfError as error:
+            # Opening by id needs CAP_SYS_ADMIN, which the daemon of a node does without.
+            if error.errno != errno.EPERM:
+                raise
+            return f"{STALE}{program_id}"
         try:
             return STALE + syscall.program_info(descriptor, f"program {program_id}").name
         finally:
