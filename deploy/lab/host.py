@@ -59,15 +59,20 @@ def wait_until(
 def spawn(argv: list[str], *, log: Path, cgroup: str) -> subprocess.Popen[bytes]:
     """Starts a background process in `cgroup` of every hierarchy, its output in `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    joins = "".join(f"echo $$ > {folder}/cgroup.procs; " for folder in cgroup_folders(cgroup))
     with log.open("ab") as output:
         return subprocess.Popen(
-            ["/bin/sh", "-ec", f'{joins}exec "$@"', "sh", *argv],
+            [*joining(cgroup), *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def joining(cgroup: str) -> list[str]:
+    """The words before a command that run it in `cgroup` of every hierarchy."""
+    joins = "".join(f"echo $$ > {folder}/cgroup.procs; " for folder in cgroup_folders(cgroup))
+    return ["/bin/sh", "-ec", f'{joins}exec "$@"', "sh"]
 
 
 @dataclass(frozen=True, slots=True)

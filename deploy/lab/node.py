@@ -98,8 +98,10 @@ class Running:
     init_pid: int
 
     def words(self) -> list[str]:
-        """The words before a command that run it inside the node, in all its namespaces."""
-        return ["nsenter", f"--target={self.init_pid}", "--all", "--"]
+        """The words before a command that run it inside the node: its cgroups, its namespaces."""
+        # Where cgroup version 2 is alone, the node's own processes are in a child of its root.
+        cgroup = f"{self.node.cgroup}/init" if host.is_unified() else self.node.cgroup
+        return [*host.joining(cgroup), "nsenter", f"--target={self.init_pid}", "--all", "--"]
 
     def run(self, *argv: str | Path, timeout_s: float = 120) -> str:
         """Runs a command inside the node and gives its output, as `host.run` does."""
