@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from weft.bpf.table import Table
 from weft.proxy.apply.applier import Applier, Counts
-from weft.proxy.apply.desired import Delta, Desired, Owner, RowKey
+from weft.proxy.apply.bridge import Bridge
+from weft.proxy.apply.desired import Desired, Owner, RowKey
 from weft.proxy.apply.gate import Stage
 from weft.proxy.apply.ledger import State, Status
 from weft.proxy.apply.patrol import Patrol
@@ -76,6 +77,7 @@ class Loop:
         self.desired = desired
         self.applier = applier
         self._patrol = patrol
+        self._bridge = Bridge(intake.world, desired)
         self._queue: deque[_Posted] = deque()
         self._taken: list[_Posted] = []
         self._waiters: list[_Waiter] = []
@@ -212,10 +214,15 @@ class Loop:
             self._urgent.clear()
             self.planning.plan(self.world)
         delta = self.desired.take_delta()
+        parts = self._bridge.parts(delta, self.world)
+        if stage is not Stage.LISTED:
+            parts = (delta,)
+        elif stage is not self.applier.stage:
+            parts = ()
         if stage is not self.applier.stage:
             self.applier.advance(stage)
-            delta = Delta() if stage is Stage.LISTED else delta
-        self.applier.apply(delta)
+        for part in parts:
+            self.applier.apply(part)
         self.applier.retry()
         while self._suspects:
             self.applier.compare(self._suspects.pop())

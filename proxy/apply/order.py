@@ -1,8 +1,8 @@
 """Owns the order of one turn's writes: make before break, policy before traffic.
 
 What a row refers to is written before it and deleted after it. A peer's class moves to its new
-value before the sets that judge by it may say more, so no turn opens what neither its start nor
-its end allows. Never writes.
+value before the sets that judge by it may say more, and an address keeps its own row while the
+prefixes around it change, so no turn opens what neither its start nor its end allows. Never writes.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ def _down(*tables: str) -> tuple[Step, ...]:
 
 
 STEPS: tuple[Step, ...] = (
-    *_up("links", "backends", "slots", "verdicts", "ports", "blocks", "peers"),
-    *_down("peers", "blocks"),
+    *_up("links", "backends", "slots", "verdicts", "ports", "peers", "blocks"),
+    *_down("blocks", "peers"),
     *_up("prefixes", "uplinks", "settings", "workloads", "frontends", "hooks", "routes"),
     *_down("hooks", "routes", "frontends", "workloads", "uplinks", "prefixes"),
     *_down("verdicts", "ports", "slots", "backends", "settings", "links"),

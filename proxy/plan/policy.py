@@ -13,7 +13,7 @@ from weft.proxy.model.ids import content_id
 from weft.proxy.model.objects import Address, Ref, Workload
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.policy_book import Book
-from weft.proxy.plan.policy_draft import Moves
+from weft.proxy.plan.policy_draft import Draft, Moves
 from weft.proxy.plan.policy_judge import UNKNOWN, Side, pod_of, policies_of
 from weft.proxy.plan.policy_prefix import Prefix, address_of, number
 from weft.proxy.plan.policy_rules import Direction, grants
@@ -97,10 +97,49 @@ def _overflows(book: Book) -> Iterator[tuple[Ref, str]]:
                 yield from ((policy, why) for policy in side.policies)
 
 
+# --- Between two Worlds ---------------------------------------------------------------------------
+def state(world: World) -> Book:
+    """What policy has made of a World, for a later `transition` from it."""
+    return book_of(world)
+
+
+def transition(before: Book, world: World) -> tuple[Row, ...]:
+    """The rows that hold while workloads change from the sets of `before` to those of `world`.
+
+    Under them every peer has a class that knows the atoms of the old sets and of the new, and both
+    have verdicts for it: whichever of its sets a workload has at that moment answers exactly.
+    () where no workload that stays gets another set.
+    """
+    book = book_of(world)
+    retiring = {
+        one.id: one
+        for key, judged in before.judged.items()
+        if key in book.judged and judged is not book.judged[key]
+        for one in judged.sets()
+        if one.id not in book.universe.sets
+    }
+    if not retiring:
+        return ()
+    draft = Draft(book, world)
+    draft.switch({**book.universe.sets, **retiring})
+    both, moves = draft.finish()
+    return tuple(_book_rows(both, moves))
+
+
 # --- Rows ---------------------------------------------------------------------------------------
-def _set_rows(world: World, key: Hashable) -> Iterator[Row]:
+def _book_rows(book: Book, moves: Moves) -> Iterator[Row]:
+    """The rows behind some moves that concern peers."""
+    for name in moves.classes:
+        yield from _class_rows(book, name)
+    for address in moves.addresses:
+        yield from _peer_rows(book, address_of(address))
+    for prefix in moves.prefixes:
+        yield from _block_rows(book, prefix)
+
+
+def _set_rows(book: Book, key: Hashable) -> Iterator[Row]:
     """The ports of a rule set, and its verdict for peers of no class."""
-    rules = book_of(world).universe.sets.get(cast(int, key))
+    rules = book.universe.sets.get(cast(int, key))
     if rules is None:
         return
     for port in rules.classes.rows:
@@ -109,9 +148,9 @@ def _set_rows(world: World, key: Hashable) -> Iterator[Row]:
         yield _verdict(rules.id, 0, rules.default)
 
 
-def _class_rows(world: World, key: Hashable) -> Iterator[Row]:
+def _class_rows(book: Book, key: Hashable) -> Iterator[Row]:
     """The verdicts of every rule set that tells this class from the rest."""
-    book, name = book_of(world), cast(int, key)
+    name = cast(int, key)
     population = book.populations.get(name)
     if population is not None:
         for rules in book.universe.sets_that_tell(population.atoms):
@@ -123,16 +162,16 @@ def _verdict(set_id: int, peer: int, allow: int) -> Row:
     return Row("verdicts", VerdictKey(set_id, peer).pack(), Verdict(words).pack())
 
 
-def _peer_rows(world: World, key: Hashable) -> Iterator[Row]:
+def _peer_rows(book: Book, key: Hashable) -> Iterator[Row]:
     address = cast(Address, key)
-    name = book_of(world).peers.get(number(address))
+    name = book.peers.get(number(address))
     if name is not None:
         yield Row("peers", pack_address(address), pack_u64(name))
 
 
-def _block_rows(world: World, key: Hashable) -> Iterator[Row]:
+def _block_rows(book: Book, key: Hashable) -> Iterator[Row]:
     prefix = cast(Prefix, key)
-    name = book_of(world).blocks.get(prefix)
+    name = book.blocks.get(prefix)
     if name is not None:
         at = PrefixKey(prefix.length, address_of(prefix.value))
         yield Row("blocks", at.pack(), pack_u64(name))
@@ -140,7 +179,7 @@ def _block_rows(world: World, key: Hashable) -> Iterator[Row]:
 
 def _planner(
     name: str,
-    rows: Callable[[World, Hashable], Iterable[Row]],
+    rows: Callable[[Book, Hashable], Iterable[Row]],
     moved: Callable[[Moves], Iterable[Hashable]],
     present: Callable[[Book], Iterable[Hashable]],
 ) -> Planner:
@@ -148,7 +187,7 @@ def _planner(
     return Planner(
         name,
         keys=lambda change, before, after: moved(advanced(change, before, after)),
-        rows=rows,
+        rows=lambda world, key: rows(book_of(world), key),
         all_keys=lambda world: present(book_afresh(world)),
     )
 

@@ -121,7 +121,7 @@ class Draft:
         """The book, and what of it differs from the one before."""
         judged = self._judged.finish()
         if self._rejudged:
-            self._switch({s.id: s for one in judged.values() for s in one.sets()})
+            self.switch({s.id: s for one in judged.values() for s in one.sets()})
         for prefix in self._prefixes:
             self._settle_prefix(prefix)
         claims = Claims(self._world, self._universe, self._gateways)
@@ -149,7 +149,7 @@ class Draft:
             frozenset(self._rejudged.union(told)),
         )
 
-    def _switch(self, sets: Mapping[int, RuleSet]) -> None:
+    def switch(self, sets: Mapping[int, RuleSet]) -> None:
         """Bring other rule sets in force; touch every place that their atoms tell apart."""
         if sets.keys() == self._universe.sets.keys():
             return

@@ -142,8 +142,10 @@ def relabelled(number: int) -> tuple[Kind, Key, Record | None]:
 
 
 def relabelled_near(number: int) -> tuple[Kind, Key, Record | None]:
-    """A pod in the namespace of a local workload gets another app."""
-    member = pod((number % 100) * NODES + NAMESPACES * 3, app=number + 5)
+    """A pod of a local workload's namespace becomes a peer that its policy names, or stops."""
+    local = (number % 100) * NODES
+    peers = (local // NAMESPACES + 3) % APPS
+    member = pod(local + NAMESPACES, app=peers + number // 100 % 2)
     return Kind.POD, member.ref, member
 
 
@@ -185,8 +187,13 @@ def run(size: Size) -> Sequence[Figure]:
     full_s = time.perf_counter() - started
     return (
         Figure("full plan from nothing", f"{full_s:.2f} s, {rows:,} rows"),
-        events(world, "a pod is relabelled", relabelled, "p50 10, p99 300 ms to enforced"),
-        events(world, "a pod near a local one is relabelled", relabelled_near, ""),
+        events(world, "a pod is relabelled", relabelled, ""),
+        events(
+            world,
+            "a pod becomes a local policy's peer",
+            relabelled_near,
+            "p50 10, p99 300 ms to enforced",
+        ),
         events(world, "a namespace is relabelled", relabelled_namespace, ""),
         events(world, "a local policy changes its port", local_policy, ""),
         events(world, "a local policy comes to select all namespaces", wide_policy, ""),

@@ -129,6 +129,8 @@ class Dice:
     def peer(self) -> Peer:
         if self.maybe(0.4):
             return Peer(block=self.block())
+        if self.maybe(0.2):
+            return Peer(namespaces=EVERYONE)
         pods = self.selector() if self.maybe(0.6) else None
         namespaces = self.selector() if pods is None or self.maybe(0.5) else None
         return Peer(pods=pods, namespaces=namespaces)

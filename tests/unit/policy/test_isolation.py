@@ -162,3 +162,15 @@ def test_equal_pods_share_one_set_and_it_names_its_policies(scene: Scenario) -> 
     assert len(sets) == 1
     assert [str(ref) for ref in set_policies(scene.world, sets.pop())] == ["a/p", "a/q"]
     assert set_policies(scene.world, 12345) == ()
+
+
+def test_an_address_of_two_links_is_nobodys_while_one_of_their_pods_is_unknown(
+    scene: Scenario,
+) -> None:
+    scene.policy("a/p", podSelector=WEB, ingress=[{"from": [{"podSelector": CLIENT}]}])
+    client = str(scene.ip("a/client"))
+    assert scene.reaches(client, "a/web")
+    scene.link("a/ghost", client)
+    assert not scene.tables_allow(client, "a/web", "TCP/80")
+    scene.policy("a/p", podSelector=WEB, ingress=[{"from": [{"podSelector": CLIENT}, {}]}])
+    assert not scene.tables_allow(client, "a/web", "TCP/80")

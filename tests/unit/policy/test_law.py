@@ -1,14 +1,38 @@
 """The central law for policy: the plan kept change by change is the plan made from nothing."""
 
 from collections.abc import Hashable, Iterable
+from ipaddress import IPv4Address, IPv4Network
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.policy.clusters import OTHER_IPS, POD_IPS, PORTS, Dice, Flow, empty_world, step
+from tests.unit.policy.clusters import (
+    LOOPBACK,
+    OTHER_IPS,
+    OWN_NODE,
+    POD_IPS,
+    PORTS,
+    Dice,
+    Flow,
+    empty_world,
+    step,
+    world_of,
+)
 from tests.unit.policy.lookup import Rows, Tables, fake_tables, planned, set_allows
-from weft.proxy.model.objects import Address
+from weft.proxy.model.objects import (
+    Address,
+    IPBlock,
+    Kind,
+    NetworkPolicy,
+    Node,
+    Peer,
+    Pod,
+    Ref,
+    Rule,
+    Selector,
+)
+from weft.proxy.model.objects import Workload as Link
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.policy import PLANNERS, Judgement, judgement, workload_keys
 from weft.proxy.plan.policy_world import book_of, forget
@@ -163,3 +187,21 @@ def test_a_change_that_names_no_workload_leaves_every_judgement(seed: int) -> No
         moved = {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
         assert moved <= named
         world = after
+
+
+def test_a_node_that_takes_an_address_out_of_a_block_moves_the_revision() -> None:
+    """Its gateway address was the block's until it came, and is the node's now."""
+    forget()
+    ref, ip, block = Ref("a", "w1"), POD_IPS[0], IPBlock(IPv4Network("10.244.0.0/16"))
+    rule = Rule((Peer(block=block),))
+    before = world_of(
+        Pod(ref, "u", OWN_NODE, {}, (ip,), False, False),
+        Link("l1", ref, "u", (ip,), LOOPBACK, bytes(6), bytes(6)),
+        NetworkPolicy(Ref("a", "p"), Selector(), True, False, (rule,), ()),
+    )
+    joining = Node(Ref("", "n9"), (IPv4Address("192.0.2.9"),), (IPv4Network("10.244.9.0/24"),))
+    change, after = step(before, (Kind.NODE, joining.ref, joining))
+    old = judgements(before)["l1"]
+    assert "l1" in workload_keys(change, before, after)
+    assert judgements(after)["l1"].ingress_revision != old.ingress_revision
+    assert judgements(after)["l1"].ingress_set == old.ingress_set

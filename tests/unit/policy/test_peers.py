@@ -1,11 +1,14 @@
 """Whom a peer term means (policy S6-S11, S18, S26), and addresses of which nothing is known yet."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from tests.unit.policy.lookup import planned
 from tests.unit.policy.scenario import CLIENT, WEB, Manifest, Scenario
 from weft.bpf.layout import PrefixKey, unpack_u64
 from weft.proxy.model.objects import Kind
+from weft.proxy.plan.policy_prefix import prefix_of
 
 BLUE = {"matchLabels": {"team": "blue"}}
 
@@ -153,6 +156,12 @@ def test_everything_of_one_family_is_nothing_of_the_other() -> None:
         allow_from(scene, {"ipBlock": {"cidr": cidr}})
         assert not scene.reaches(scene.text("8.8.8.8", "2606::1"), "a/web")
         assert not scene.reaches("b/client", "a/web")
+
+
+def test_no_prefix_covers_the_other_family() -> None:
+    everything = [prefix_of(ip_network(text)) for text in ("::/0", "0.0.0.0/0", "10.0.0.0/8")]
+    covers = [[outer.covers(*inner) for inner in everything] for outer in everything]
+    assert covers == [[True, False, False], [False, True, True], [False, False, True]]
 
 
 def test_the_root_of_ipv4_is_a_row_of_its_own_beside_an_ipv6_default() -> None:
