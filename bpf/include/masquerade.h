@@ -100,6 +100,8 @@ static bool allocate(struct packet *p, const struct settings *s, const struct ad
 	if (s->snat_port_max < s->snat_port_min || !s->snat_port_min)
 		return false;
 	for (i = 0; i < PORT_PROBES; i++) {
+		/* Else LLVM falls through into the loop's head: a back-edge to 6.1's verifier. */
+		asm volatile("" : "+r"(i));
 		leaving->port = BE16((u16)(s->snat_port_min + (first + i) % range));
 		arriving_key(p, addr, leaving->port, &p->key);
 		if (reserve(p, s, &pod))
