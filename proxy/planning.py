@@ -40,15 +40,20 @@ class Planning:
 
     def touch(self, step: Step) -> None:
         """Mark what `step` can alter."""
-        for name, planner in self._planners.items():
-            self._stale[name].update(planner.keys(step.change, step.before, step.after))
+        for name, key in self.touched_by(step):
+            self._stale[name].add(key)
 
-    def touched_by(self, step: Step) -> Iterable[Owner]:
-        """What `step` can alter."""
-        return chain.from_iterable(
-            ((name, key) for key in planner.keys(step.change, step.before, step.after))
-            for name, planner in self._planners.items()
-        )
+    def touched_by(self, step: Step) -> Iterator[Owner]:
+        """What `step` can alter. A planner that raises is a bug of ours: then all that it has."""
+        for name, planner in self._planners.items():
+            try:
+                keys = tuple(planner.keys(step.change, step.before, step.after))
+            except Exception:
+                log.exception(
+                    "planner failed", extra={"planner": name, "key": str(step.change.key)}
+                )
+                keys = tuple(planner.all_keys(step.after))
+            yield from ((name, key) for key in keys)
 
     def plan(self, world: World) -> None:
         """Plan every stale key afresh."""

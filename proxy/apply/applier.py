@@ -111,22 +111,22 @@ class Applier:
         return delta
 
     def _compare_into(self, delta: Delta, table: str) -> None:
-        wanted = self._desired.rows(table)
+        """A table that cannot be read gets its rows again and loses none until it can."""
+        missing = self._desired.rows(table)
         try:
             for key, value in self._targets[table].dump():
-                if key not in wanted:
+                if missing.get(key) == value:
+                    del missing[key]
+                elif self._desired.value(RowKey(table, key)) is None:
                     delta.delete(RowKey(table, key))
-                elif wanted.pop(key) != value:
-                    delta.upsert(RowKey(table, key), self._desired.value(RowKey(table, key)))
         except OSError as error:
             log.error("dump failed", extra={"table": table, "error": str(error)})
-            return
-        for key, value in wanted.items():
+        for key, value in missing.items():
             delta.upsert(RowKey(table, key), value)
 
     def _gated(self, delta: Delta) -> Delta:
         allowed = Delta()
-        present = {table: self.dump(table) for table in delta.upserts}
+        present = {table: self._present(table) for table in delta.upserts}
         for place in delta.places():
             value = self._desired.value(place)
             if value is None:
@@ -138,11 +138,23 @@ class Applier:
                 self._ours.add(place)
         return allowed
 
-    def _may_write(self, place: RowKey, value: object, present: Mapping[Hashable, object]) -> bool:
-        if present.get(place.key) == value:
-            return False
-        if self.stage.may_add(place.table) and (place.key not in present or place in self._ours):
-            return True
+    def _present(self, table: str) -> Mapping[Hashable, object] | None:
+        """What the kernel holds; None when it does not say."""
+        try:
+            return self.dump(table)
+        except OSError as error:
+            log.error("dump failed", extra={"table": table, "error": str(error)})
+            return None
+
+    def _may_write(
+        self, place: RowKey, value: object, present: Mapping[Hashable, object] | None
+    ) -> bool:
+        if present is not None:
+            if present.get(place.key) == value:
+                return False
+            is_ours = place.key not in present or place in self._ours
+            if is_ours and self.stage.may_add(place.table):
+                return True
         self.ledger.hold(place, f"waits for sources: {self.stage}", self._clock())
         return False
 

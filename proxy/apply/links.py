@@ -6,14 +6,11 @@ weft.cni's, never touched here.
 
 import socket
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager
 from hashlib import blake2b
 from ipaddress import ip_interface
 from typing import Any, cast
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
+from weft.proxy.apply.netlink import conversation, noting, settled
 from weft.proxy.apply.target import Errors
 from weft.proxy.plan.links import BridgeLink, Interface, OverlayLink
 from weft.proxy.plan.node import BRIDGE, OVERLAY
@@ -29,29 +26,24 @@ class LinksTarget:
     """The table `links`: a device's name -> OverlayLink or BridgeLink."""
 
     def dump(self) -> Iterator[tuple[Hashable, object]]:
-        with IPRoute() as netlink:
-            for name in (OVERLAY, BRIDGE):
-                if (found := _find(netlink, name)) is not None:
-                    yield name, _as_row(netlink, found, name)
+        with conversation() as netlink:
+            yield from settled(lambda: _read(netlink))
 
     def write(self, upserts: Mapping[Hashable, object], deletes: Collection[Hashable]) -> Errors:
         errors: dict[Hashable, str] = {}
-        with IPRoute() as netlink:
+        with conversation() as netlink:
             for name in deletes:
-                with _noting(errors, name):
+                with noting(errors, name, "link"):
                     _delete(netlink, cast(str, name))
             for name, row in upserts.items():
-                with _noting(errors, name):
+                with noting(errors, name, "link"):
                     _ensure(netlink, cast(OverlayLink | BridgeLink, row))
         return errors
 
 
-@contextmanager
-def _noting(errors: dict[Hashable, str], name: Hashable) -> Iterator[None]:
-    try:
-        yield
-    except (NetlinkError, OSError) as error:
-        errors[name] = f"link {name}: {error}"
+def _read(netlink: Any) -> list[tuple[Hashable, object]]:
+    found = ((name, _find(netlink, name)) for name in (OVERLAY, BRIDGE))
+    return [(name, _as_row(netlink, one, name)) for name, one in found if one is not None]
 
 
 def _find(netlink: Any, name: str) -> Any:

@@ -5,13 +5,12 @@ Routes of any other protocol are never read as ours and never touched.
 
 import socket
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from typing import Any, cast
 
-from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from weft.proxy.apply.netlink import conversation, noting, settled
 from weft.proxy.apply.target import Errors
 from weft.proxy.model.objects import Network
 from weft.proxy.plan.routes import Route
@@ -28,30 +27,20 @@ class RoutesTarget:
     """The table `routes`: a prefix -> Route."""
 
     def dump(self) -> Iterator[tuple[Hashable, object]]:
-        with IPRoute() as netlink:
-            for family in (socket.AF_INET, socket.AF_INET6):
-                for message in netlink.get_routes(family=family, proto=PROTOCOL, table=_TABLE_MAIN):
-                    route = _as_row(netlink, message, family)
-                    yield route.prefix, route
+        with conversation() as netlink:
+            for route in settled(lambda: _read(netlink)):
+                yield route.prefix, route
 
     def write(self, upserts: Mapping[Hashable, object], deletes: Collection[Hashable]) -> Errors:
         errors: dict[Hashable, str] = {}
-        with IPRoute() as netlink:
+        with conversation() as netlink:
             for prefix in deletes:
-                with _noting(errors, prefix):
+                with noting(errors, prefix, "route"):
                     _delete(netlink, cast(Network, prefix))
             for prefix, row in upserts.items():
-                with _noting(errors, prefix):
+                with noting(errors, prefix, "route"):
                     _replace(netlink, cast(Route, row))
         return errors
-
-
-@contextmanager
-def _noting(errors: dict[Hashable, str], prefix: Hashable) -> Iterator[None]:
-    try:
-        yield
-    except (NetlinkError, OSError) as error:
-        errors[prefix] = f"route {prefix}: {error}"
 
 
 def _replace(netlink: Any, route: Route) -> None:
@@ -76,11 +65,19 @@ def _delete(netlink: Any, prefix: Network) -> None:
             raise
 
 
-def _as_row(netlink: Any, message: Any, family: int) -> Route:
+def _read(netlink: Any) -> list[Route]:
+    names = {link["index"]: link.get("IFLA_IFNAME") for link in netlink.get_links()}
+    return [
+        _as_row(names, message, family)
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for message in netlink.get_routes(family=family, proto=PROTOCOL, table=_TABLE_MAIN)
+    ]
+
+
+def _as_row(names: Mapping[int, str], message: Any, family: int) -> Route:
     anywhere = "0.0.0.0" if family == socket.AF_INET else "::"
     destination = message.get("RTA_DST") or anywhere
     prefix = ip_network(f"{destination}/{message['dst_len']}")
     source = message.get("RTA_PREFSRC")
-    link = netlink.get_links(message.get("RTA_OIF"))[0]
-    device = cast(str, link.get("IFLA_IFNAME"))
+    device = names.get(message.get("RTA_OIF"), "")
     return Route(prefix, device, ip_address(source) if source else None)

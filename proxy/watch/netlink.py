@@ -3,6 +3,7 @@
 Pods' own links are not reported: they are attachments. Never changes a device.
 """
 
+import logging
 import os
 import re
 import select
@@ -15,11 +16,15 @@ from ipaddress import ip_address
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from weft.proxy.model.objects import Address, Kind, Link
 from weft.proxy.model.world import Key, Record
 from weft.proxy.watch.events import Listed, Moved, Post
 
+log = logging.getLogger(__name__)
+
+_AGAIN_S = 0.05
 # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
 _GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 _LINK_MESSAGES, _ADDRESS_MESSAGES, _ROUTE_MESSAGES = (16, 17), (20, 21), (24, 25)
@@ -63,8 +68,7 @@ class Netlink:
 
     def scan(self) -> None:
         """Read all links and post the difference; the first time, everything."""
-        with IPRoute() as netlink:
-            now: dict[Key, Record] = {link.name: link for link in self._read(netlink)}
+        now: dict[Key, Record] = {link.name: link for link in self._settled()}
         before, self._said = self._said, now
         if before is None:
             self._post(Listed(Kind.LINK, now))
@@ -74,6 +78,18 @@ class Netlink:
         for name, link in now.items():
             if before.get(name) != link:
                 self._post(Moved(Kind.LINK, name, link))
+
+    def _settled(self) -> list[Link]:
+        """All links, read until nothing moved meanwhile: the kernel marks such dumps, and a link
+        may be gone before its addresses are asked for.
+        """
+        while True:
+            try:
+                with IPRoute() as netlink:
+                    return list(self._read(netlink))
+            except (NetlinkError, OSError) as error:
+                log.debug("links moved while read", extra={"error": str(error)})
+                select.select([self._ended], [], [], _AGAIN_S)
 
     def _follow(self) -> None:
         self.scan()

@@ -16,10 +16,13 @@ class MemoryTarget:
         self.rows: dict[Hashable, object] = {}
         self.refused: dict[Hashable, str] = {}
         self.broken = ""
+        self.unreadable = ""
         self._name = name
         self._journal = journal
 
     def dump(self) -> Iterator[tuple[Hashable, object]]:
+        if self.unreadable:
+            raise OSError(self.unreadable)
         return iter(list(self.rows.items()))
 
     def write(
@@ -168,3 +171,13 @@ def test_a_comparison_repairs_rows_that_another_hand_lost_changed_or_added_and_c
     assert bench.targets["peers"].rows == {"a": "1", "b": "1"}
     assert bench.applier.counts.repaired["peers"] == 3
     assert bench.applier.compare("peers") == 0
+
+
+def test_a_table_that_cannot_be_read_gets_its_rows_and_loses_none() -> None:
+    bench = Bench("routes")
+    bench.targets["routes"].rows = {"unknown": "1"}
+    bench.targets["routes"].unreadable = "Interrupted"
+    bench.want(("routes", "a", "1"))
+    assert bench.status("routes", "a") is State.PENDING
+    bench.applier.advance(Stage.LISTED)
+    assert bench.targets["routes"].rows == {"unknown": "1", "a": "1"}
