@@ -1,8 +1,9 @@
 """The connection to one node's daemon. Owns grpc: nothing else of the command imports it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 # Its C core writes to standard error what we tell in our own words.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -13,6 +14,20 @@ from weft.cli.failure import FAILED_CHECK, UNREACHABLE, Failure
 from weft.proxy.api.weft_pb2_grpc import WeftStub
 
 TIMEOUT_S = 60.0
+
+Item = TypeVar("Item", covariant=True)
+
+
+class Page(Protocol[Item]):
+    """A message with some of a listing's items (weft.proto, the ...List messages)."""
+
+    @property
+    def items(self) -> Iterable[Item]: ...
+
+
+def items(pages: Iterable[Page[Item]]) -> list[Item]:
+    """A whole listing."""
+    return [item for page in pages for item in page.items]
 
 
 @contextmanager

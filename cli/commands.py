@@ -2,12 +2,12 @@
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
 
 from weft.cli import listings
-from weft.cli.client import TIMEOUT_S, daemon
+from weft.cli.client import TIMEOUT_S, daemon, items
 from weft.cli.failure import FAILED_CHECK, Failure
 from weft.cli.flows import watch
 from weft.cli.output import plain, print_document, print_listing
@@ -31,7 +31,7 @@ def _request(arguments: argparse.Namespace) -> pb.ListRequest:
 
 
 def _shown(
-    listing: listings.Listing, messages: list[Message], arguments: argparse.Namespace
+    listing: listings.Listing, messages: Sequence[Message], arguments: argparse.Namespace
 ) -> int:
     if arguments.name and not messages:
         raise _nothing(arguments)
@@ -50,13 +50,13 @@ def _nothing(arguments: argparse.Namespace) -> Failure:
 
 def _services(stub: WeftStub, arguments: argparse.Namespace) -> int:
     request = _request(arguments)
-    found = list(stub.ListServices(request, timeout=TIMEOUT_S))
+    found = items(stub.ListServices(request, timeout=TIMEOUT_S))
     if not arguments.name or not found:
-        return _shown(listings.SERVICES, list(found), arguments)
-    behind = list(stub.ListEndpoints(request, timeout=TIMEOUT_S))
+        return _shown(listings.SERVICES, found, arguments)
+    behind = items(stub.ListEndpoints(request, timeout=TIMEOUT_S))
     if arguments.output == "json":
-        items = [_with_endpoints(service, behind) for service in found]
-        print_document(listings.SERVICES.kind, {"items": items})
+        documents = [_with_endpoints(service, behind) for service in found]
+        print_document(listings.SERVICES.kind, {"items": documents})
         return 0
     print_listing(listings.SERVICES, found, arguments.output)
     print()
@@ -71,28 +71,28 @@ def _with_endpoints(service: pb.Service, behind: list[pb.Endpoint]) -> dict[str,
 
 
 def _endpoints(stub: WeftStub, arguments: argparse.Namespace) -> int:
-    found = stub.ListEndpoints(_request(arguments), timeout=TIMEOUT_S)
-    return _shown(listings.ENDPOINTS, list(found), arguments)
+    found = items(stub.ListEndpoints(_request(arguments), timeout=TIMEOUT_S))
+    return _shown(listings.ENDPOINTS, found, arguments)
 
 
 def _workloads(stub: WeftStub, arguments: argparse.Namespace) -> int:
-    found = stub.ListWorkloads(_request(arguments), timeout=TIMEOUT_S)
-    return _shown(listings.WORKLOADS, list(found), arguments)
+    found = items(stub.ListWorkloads(_request(arguments), timeout=TIMEOUT_S))
+    return _shown(listings.WORKLOADS, found, arguments)
 
 
 def _policy(stub: WeftStub, arguments: argparse.Namespace) -> int:
-    found = stub.ListPolicies(_request(arguments), timeout=TIMEOUT_S)
-    return _shown(listings.POLICIES, list(found), arguments)
+    found = items(stub.ListPolicies(_request(arguments), timeout=TIMEOUT_S))
+    return _shown(listings.POLICIES, found, arguments)
 
 
 def _nodes(stub: WeftStub, arguments: argparse.Namespace) -> int:
-    found = stub.ListNodes(_request(arguments), timeout=TIMEOUT_S)
-    return _shown(listings.NODES, list(found), arguments)
+    found = items(stub.ListNodes(_request(arguments), timeout=TIMEOUT_S))
+    return _shown(listings.NODES, found, arguments)
 
 
 def _drops(stub: WeftStub, arguments: argparse.Namespace) -> int:
     request = pb.ListCountersRequest(drops_only=not arguments.all)
-    found = list(stub.ListCounters(request, timeout=TIMEOUT_S))
+    found = stub.ListCounters(request, timeout=TIMEOUT_S).items
     if not found and arguments.output != "json":
         print("nothing was dropped")
         return 0
@@ -102,7 +102,7 @@ def _drops(stub: WeftStub, arguments: argparse.Namespace) -> int:
 
 def _dump(stub: WeftStub, arguments: argparse.Namespace) -> int:
     request = pb.CompareTablesRequest(tables=arguments.table, all_rows=arguments.all)
-    rows = list(stub.CompareTables(request, timeout=TIMEOUT_S))
+    rows = items(stub.CompareTables(request, timeout=TIMEOUT_S))
     differing = [row for row in rows if row.difference != pb.TableRow.EQUAL]
     if not rows and arguments.output != "json":
         print("the kernel holds exactly what the plan says")

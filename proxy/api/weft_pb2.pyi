@@ -90,6 +90,12 @@ class TableUse(_message.Message):
     errors: int
     def __init__(self, name: _Optional[str] = ..., rows: _Optional[int] = ..., max_entries: _Optional[int] = ..., pending: _Optional[int] = ..., errors: _Optional[int] = ...) -> None: ...
 
+class ServiceList(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Service]
+    def __init__(self, items: _Optional[_Iterable[_Union[Service, _Mapping]]] = ...) -> None: ...
+
 class Service(_message.Message):
     __slots__ = ("namespace", "name", "type", "cluster_ips", "ports", "status")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +136,12 @@ class Frontend(_message.Message):
     status: RowStatus
     def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., endpoints: _Optional[int] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
 
+class EndpointList(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Endpoint]
+    def __init__(self, items: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ...) -> None: ...
+
 class Endpoint(_message.Message):
     __slots__ = ("namespace", "service", "port_name", "protocol", "address", "port", "pod", "node", "ready", "serving", "terminating", "chosen", "status")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +171,12 @@ class Endpoint(_message.Message):
     chosen: bool
     status: RowStatus
     def __init__(self, namespace: _Optional[str] = ..., service: _Optional[str] = ..., port_name: _Optional[str] = ..., protocol: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., pod: _Optional[str] = ..., node: _Optional[str] = ..., ready: _Optional[bool] = ..., serving: _Optional[bool] = ..., terminating: _Optional[bool] = ..., chosen: _Optional[bool] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
+
+class WorkloadList(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Workload]
+    def __init__(self, items: _Optional[_Iterable[_Union[Workload, _Mapping]]] = ...) -> None: ...
 
 class Workload(_message.Message):
     __slots__ = ("namespace", "name", "uid", "addresses", "link", "ifindex", "mac", "ingress", "egress", "status")
@@ -194,6 +212,12 @@ class Isolation(_message.Message):
     policies: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, isolated: _Optional[bool] = ..., rule_set: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class PolicyList(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Policy]
+    def __init__(self, items: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
+
 class Policy(_message.Message):
     __slots__ = ("namespace", "name", "ingress", "egress", "workloads", "broken", "status")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +235,12 @@ class Policy(_message.Message):
     broken: str
     status: RowStatus
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ingress: _Optional[bool] = ..., egress: _Optional[bool] = ..., workloads: _Optional[_Iterable[str]] = ..., broken: _Optional[str] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
+
+class NodeList(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Node]
+    def __init__(self, items: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("name", "addresses", "pod_ranges", "own", "status")
@@ -242,6 +272,12 @@ class ListCountersRequest(_message.Message):
     drops_only: bool
     def __init__(self, drops_only: _Optional[bool] = ...) -> None: ...
 
+class CounterList(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Counter]
+    def __init__(self, items: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ...) -> None: ...
+
 class Counter(_message.Message):
     __slots__ = ("reason", "direction", "drop", "packets", "bytes", "meaning")
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +301,12 @@ class CompareTablesRequest(_message.Message):
     tables: _containers.RepeatedScalarFieldContainer[str]
     all_rows: bool
     def __init__(self, tables: _Optional[_Iterable[str]] = ..., all_rows: _Optional[bool] = ...) -> None: ...
+
+class TableRowList(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[TableRow]
+    def __init__(self, items: _Optional[_Iterable[_Union[TableRow, _Mapping]]] = ...) -> None: ...
 
 class TableRow(_message.Message):
     __slots__ = ("table", "key", "desired", "actual", "difference", "status")

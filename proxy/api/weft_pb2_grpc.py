@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class WeftStub:
-    """Missing associated documentation comment in .proto file."""
+    """Listings come in pages, so that neither side holds all of a large cluster at once.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,37 +43,37 @@ class WeftStub:
         self.ListServices = channel.unary_stream(
                 '/weft.v1.Weft/ListServices',
                 request_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.Service.FromString,
+                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.ServiceList.FromString,
                 _registered_method=True)
         self.ListEndpoints = channel.unary_stream(
                 '/weft.v1.Weft/ListEndpoints',
                 request_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.Endpoint.FromString,
+                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.EndpointList.FromString,
                 _registered_method=True)
         self.ListWorkloads = channel.unary_stream(
                 '/weft.v1.Weft/ListWorkloads',
                 request_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.Workload.FromString,
+                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.WorkloadList.FromString,
                 _registered_method=True)
         self.ListPolicies = channel.unary_stream(
                 '/weft.v1.Weft/ListPolicies',
                 request_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.Policy.FromString,
+                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.PolicyList.FromString,
                 _registered_method=True)
         self.ListNodes = channel.unary_stream(
                 '/weft.v1.Weft/ListNodes',
                 request_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.Node.FromString,
+                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.NodeList.FromString,
                 _registered_method=True)
-        self.ListCounters = channel.unary_stream(
+        self.ListCounters = channel.unary_unary(
                 '/weft.v1.Weft/ListCounters',
                 request_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListCountersRequest.SerializeToString,
-                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.Counter.FromString,
+                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.CounterList.FromString,
                 _registered_method=True)
         self.CompareTables = channel.unary_stream(
                 '/weft.v1.Weft/CompareTables',
                 request_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.CompareTablesRequest.SerializeToString,
-                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.TableRow.FromString,
+                response_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.TableRowList.FromString,
                 _registered_method=True)
         self.WatchFlows = channel.unary_stream(
                 '/weft.v1.Weft/WatchFlows',
@@ -82,7 +83,8 @@ class WeftStub:
 
 
 class WeftServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Listings come in pages, so that neither side holds all of a large cluster at once.
+    """
 
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -127,7 +129,7 @@ class WeftServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompareTables(self, request, context):
-        """The kernel's tables against the full plan: one message per row, differing rows only by default.
+        """The kernel's tables against the full plan: differing rows only by default.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,37 +153,37 @@ def add_WeftServicer_to_server(servicer, server):
             'ListServices': grpc.unary_stream_rpc_method_handler(
                     servicer.ListServices,
                     request_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.FromString,
-                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.Service.SerializeToString,
+                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.ServiceList.SerializeToString,
             ),
             'ListEndpoints': grpc.unary_stream_rpc_method_handler(
                     servicer.ListEndpoints,
                     request_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.FromString,
-                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.Endpoint.SerializeToString,
+                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.EndpointList.SerializeToString,
             ),
             'ListWorkloads': grpc.unary_stream_rpc_method_handler(
                     servicer.ListWorkloads,
                     request_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.FromString,
-                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.Workload.SerializeToString,
+                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.WorkloadList.SerializeToString,
             ),
             'ListPolicies': grpc.unary_stream_rpc_method_handler(
                     servicer.ListPolicies,
                     request_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.FromString,
-                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.Policy.SerializeToString,
+                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.PolicyList.SerializeToString,
             ),
             'ListNodes': grpc.unary_stream_rpc_method_handler(
                     servicer.ListNodes,
                     request_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.FromString,
-                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.Node.SerializeToString,
+                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.NodeList.SerializeToString,
             ),
-            'ListCounters': grpc.unary_stream_rpc_method_handler(
+            'ListCounters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCounters,
                     request_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.ListCountersRequest.FromString,
-                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.Counter.SerializeToString,
+                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.CounterList.SerializeToString,
             ),
             'CompareTables': grpc.unary_stream_rpc_method_handler(
                     servicer.CompareTables,
                     request_deserializer=weft_dot_proxy_dot_api_dot_weft__pb2.CompareTablesRequest.FromString,
-                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.TableRow.SerializeToString,
+                    response_serializer=weft_dot_proxy_dot_api_dot_weft__pb2.TableRowList.SerializeToString,
             ),
             'WatchFlows': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchFlows,
@@ -197,7 +199,8 @@ def add_WeftServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Weft:
-    """Missing associated documentation comment in .proto file."""
+    """Listings come in pages, so that neither side holds all of a large cluster at once.
+    """
 
     @staticmethod
     def GetStatus(request,
@@ -242,7 +245,7 @@ class Weft:
             target,
             '/weft.v1.Weft/ListServices',
             weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-            weft_dot_proxy_dot_api_dot_weft__pb2.Service.FromString,
+            weft_dot_proxy_dot_api_dot_weft__pb2.ServiceList.FromString,
             options,
             channel_credentials,
             insecure,
@@ -269,7 +272,7 @@ class Weft:
             target,
             '/weft.v1.Weft/ListEndpoints',
             weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-            weft_dot_proxy_dot_api_dot_weft__pb2.Endpoint.FromString,
+            weft_dot_proxy_dot_api_dot_weft__pb2.EndpointList.FromString,
             options,
             channel_credentials,
             insecure,
@@ -296,7 +299,7 @@ class Weft:
             target,
             '/weft.v1.Weft/ListWorkloads',
             weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-            weft_dot_proxy_dot_api_dot_weft__pb2.Workload.FromString,
+            weft_dot_proxy_dot_api_dot_weft__pb2.WorkloadList.FromString,
             options,
             channel_credentials,
             insecure,
@@ -323,7 +326,7 @@ class Weft:
             target,
             '/weft.v1.Weft/ListPolicies',
             weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-            weft_dot_proxy_dot_api_dot_weft__pb2.Policy.FromString,
+            weft_dot_proxy_dot_api_dot_weft__pb2.PolicyList.FromString,
             options,
             channel_credentials,
             insecure,
@@ -350,7 +353,7 @@ class Weft:
             target,
             '/weft.v1.Weft/ListNodes',
             weft_dot_proxy_dot_api_dot_weft__pb2.ListRequest.SerializeToString,
-            weft_dot_proxy_dot_api_dot_weft__pb2.Node.FromString,
+            weft_dot_proxy_dot_api_dot_weft__pb2.NodeList.FromString,
             options,
             channel_credentials,
             insecure,
@@ -372,12 +375,12 @@ class Weft:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
+        return grpc.experimental.unary_unary(
             request,
             target,
             '/weft.v1.Weft/ListCounters',
             weft_dot_proxy_dot_api_dot_weft__pb2.ListCountersRequest.SerializeToString,
-            weft_dot_proxy_dot_api_dot_weft__pb2.Counter.FromString,
+            weft_dot_proxy_dot_api_dot_weft__pb2.CounterList.FromString,
             options,
             channel_credentials,
             insecure,
@@ -404,7 +407,7 @@ class Weft:
             target,
             '/weft.v1.Weft/CompareTables',
             weft_dot_proxy_dot_api_dot_weft__pb2.CompareTablesRequest.SerializeToString,
-            weft_dot_proxy_dot_api_dot_weft__pb2.TableRow.FromString,
+            weft_dot_proxy_dot_api_dot_weft__pb2.TableRowList.FromString,
             options,
             channel_credentials,
             insecure,

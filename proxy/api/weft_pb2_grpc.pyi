@@ -7,31 +7,31 @@ import grpc.aio
 
 from weft.proxy.api.weft_pb2 import (
     CompareTablesRequest,
-    Counter,
-    Endpoint,
+    CounterList,
+    EndpointList,
     FlowEvent,
     GetStatusRequest,
     ListCountersRequest,
     ListRequest,
-    Node,
+    NodeList,
     NodeStatus,
-    Policy,
-    Service,
-    TableRow,
+    PolicyList,
+    ServiceList,
+    TableRowList,
     WatchFlowsRequest,
-    Workload,
+    WorkloadList,
 )
 
 class WeftStub:
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None: ...
     GetStatus: grpc.UnaryUnaryMultiCallable[GetStatusRequest, NodeStatus]
-    ListServices: grpc.UnaryStreamMultiCallable[ListRequest, Service]
-    ListEndpoints: grpc.UnaryStreamMultiCallable[ListRequest, Endpoint]
-    ListWorkloads: grpc.UnaryStreamMultiCallable[ListRequest, Workload]
-    ListPolicies: grpc.UnaryStreamMultiCallable[ListRequest, Policy]
-    ListNodes: grpc.UnaryStreamMultiCallable[ListRequest, Node]
-    ListCounters: grpc.UnaryStreamMultiCallable[ListCountersRequest, Counter]
-    CompareTables: grpc.UnaryStreamMultiCallable[CompareTablesRequest, TableRow]
+    ListServices: grpc.UnaryStreamMultiCallable[ListRequest, ServiceList]
+    ListEndpoints: grpc.UnaryStreamMultiCallable[ListRequest, EndpointList]
+    ListWorkloads: grpc.UnaryStreamMultiCallable[ListRequest, WorkloadList]
+    ListPolicies: grpc.UnaryStreamMultiCallable[ListRequest, PolicyList]
+    ListNodes: grpc.UnaryStreamMultiCallable[ListRequest, NodeList]
+    ListCounters: grpc.UnaryUnaryMultiCallable[ListCountersRequest, CounterList]
+    CompareTables: grpc.UnaryStreamMultiCallable[CompareTablesRequest, TableRowList]
     WatchFlows: grpc.UnaryStreamMultiCallable[WatchFlowsRequest, FlowEvent]
 
 class WeftServicer:
@@ -39,26 +39,26 @@ class WeftServicer:
         self, request: GetStatusRequest, context: grpc.aio.ServicerContext[GetStatusRequest, NodeStatus]
     ) -> Awaitable[NodeStatus]: ...
     def ListServices(
-        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, Service]
-    ) -> AsyncIterator[Service]: ...
+        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, ServiceList]
+    ) -> AsyncIterator[ServiceList]: ...
     def ListEndpoints(
-        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, Endpoint]
-    ) -> AsyncIterator[Endpoint]: ...
+        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, EndpointList]
+    ) -> AsyncIterator[EndpointList]: ...
     def ListWorkloads(
-        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, Workload]
-    ) -> AsyncIterator[Workload]: ...
+        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, WorkloadList]
+    ) -> AsyncIterator[WorkloadList]: ...
     def ListPolicies(
-        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, Policy]
-    ) -> AsyncIterator[Policy]: ...
+        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, PolicyList]
+    ) -> AsyncIterator[PolicyList]: ...
     def ListNodes(
-        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, Node]
-    ) -> AsyncIterator[Node]: ...
+        self, request: ListRequest, context: grpc.aio.ServicerContext[ListRequest, NodeList]
+    ) -> AsyncIterator[NodeList]: ...
     def ListCounters(
-        self, request: ListCountersRequest, context: grpc.aio.ServicerContext[ListCountersRequest, Counter]
-    ) -> AsyncIterator[Counter]: ...
+        self, request: ListCountersRequest, context: grpc.aio.ServicerContext[ListCountersRequest, CounterList]
+    ) -> Awaitable[CounterList]: ...
     def CompareTables(
-        self, request: CompareTablesRequest, context: grpc.aio.ServicerContext[CompareTablesRequest, TableRow]
-    ) -> AsyncIterator[TableRow]: ...
+        self, request: CompareTablesRequest, context: grpc.aio.ServicerContext[CompareTablesRequest, TableRowList]
+    ) -> AsyncIterator[TableRowList]: ...
     def WatchFlows(
         self, request: WatchFlowsRequest, context: grpc.aio.ServicerContext[WatchFlowsRequest, FlowEvent]
     ) -> AsyncIterator[FlowEvent]: ...

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import grpc.aio
 
@@ -12,7 +13,7 @@ from weft.proxy.api import weft_pb2 as pb
 from weft.proxy.api.weft_pb2_grpc import WeftServicer, add_WeftServicer_to_server
 from weft.proxy.loop import View
 from weft.proxy.observe import nodes, policies, services, tables, workloads
-from weft.proxy.observe.counters import counts
+from weft.proxy.observe.counters import Count, counts
 from weft.proxy.observe.flows import Flows
 from weft.proxy.observe.status import NodeReport
 
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 
 _STOP_GRACE_S = 0.5
 _MAX_CALLS = 64
+PAGE_ITEMS = 32
+"""Made without a pause, so not so many that probes and CNI would wait."""
+
+_T = TypeVar("_T")
 
 
 class Servicer(WeftServicer):
@@ -42,67 +47,60 @@ class Servicer(WeftServicer):
     async def ListServices(
         self,
         request: pb.ListRequest,
-        context: grpc.aio.ServicerContext[pb.ListRequest, pb.Service],
-    ) -> AsyncIterator[pb.Service]:
-        async for item in services.list_services(self._view, request):
-            yield item
+        context: grpc.aio.ServicerContext[pb.ListRequest, pb.ServiceList],
+    ) -> AsyncIterator[pb.ServiceList]:
+        async for page in paged(services.list_services(self._view, request)):
+            yield pb.ServiceList(items=page)
 
     async def ListEndpoints(
         self,
         request: pb.ListRequest,
-        context: grpc.aio.ServicerContext[pb.ListRequest, pb.Endpoint],
-    ) -> AsyncIterator[pb.Endpoint]:
-        async for item in services.list_endpoints(self._view, request):
-            yield item
+        context: grpc.aio.ServicerContext[pb.ListRequest, pb.EndpointList],
+    ) -> AsyncIterator[pb.EndpointList]:
+        async for page in paged(services.list_endpoints(self._view, request)):
+            yield pb.EndpointList(items=page)
 
     async def ListWorkloads(
         self,
         request: pb.ListRequest,
-        context: grpc.aio.ServicerContext[pb.ListRequest, pb.Workload],
-    ) -> AsyncIterator[pb.Workload]:
-        async for item in workloads.list_workloads(self._view, request):
-            yield item
+        context: grpc.aio.ServicerContext[pb.ListRequest, pb.WorkloadList],
+    ) -> AsyncIterator[pb.WorkloadList]:
+        async for page in paged(workloads.list_workloads(self._view, request)):
+            yield pb.WorkloadList(items=page)
 
     async def ListPolicies(
         self,
         request: pb.ListRequest,
-        context: grpc.aio.ServicerContext[pb.ListRequest, pb.Policy],
-    ) -> AsyncIterator[pb.Policy]:
-        async for item in policies.list_policies(self._view, request):
-            yield item
+        context: grpc.aio.ServicerContext[pb.ListRequest, pb.PolicyList],
+    ) -> AsyncIterator[pb.PolicyList]:
+        async for page in paged(policies.list_policies(self._view, request)):
+            yield pb.PolicyList(items=page)
 
     async def ListNodes(
         self,
         request: pb.ListRequest,
-        context: grpc.aio.ServicerContext[pb.ListRequest, pb.Node],
-    ) -> AsyncIterator[pb.Node]:
-        async for item in nodes.list_nodes(self._view, request):
-            yield item
+        context: grpc.aio.ServicerContext[pb.ListRequest, pb.NodeList],
+    ) -> AsyncIterator[pb.NodeList]:
+        async for page in paged(nodes.list_nodes(self._view, request)):
+            yield pb.NodeList(items=page)
 
     async def ListCounters(
         self,
         request: pb.ListCountersRequest,
-        context: grpc.aio.ServicerContext[pb.ListCountersRequest, pb.Counter],
-    ) -> AsyncIterator[pb.Counter]:
-        for count in counts(self._view.tables["counters"]):
-            if count.is_drop or not request.drops_only:
-                yield pb.Counter(
-                    reason=count.reason,
-                    direction=count.direction,
-                    drop=count.is_drop,
-                    packets=count.packets,
-                    bytes=count.bytes,
-                    meaning=count.meaning,
-                )
+        context: grpc.aio.ServicerContext[pb.ListCountersRequest, pb.CounterList],
+    ) -> pb.CounterList:
+        every = counts(self._view.tables["counters"])
+        return pb.CounterList(
+            items=[_counter(c) for c in every if c.is_drop or not request.drops_only]
+        )
 
-    # grpc.aio streams from async generator functions, not from functions that return one.
     async def CompareTables(
         self,
         request: pb.CompareTablesRequest,
-        context: grpc.aio.ServicerContext[pb.CompareTablesRequest, pb.TableRow],
-    ) -> AsyncIterator[pb.TableRow]:
-        async for row in tables.compare_tables(self._view, request):
-            yield row
+        context: grpc.aio.ServicerContext[pb.CompareTablesRequest, pb.TableRowList],
+    ) -> AsyncIterator[pb.TableRowList]:
+        async for page in paged(tables.compare_tables(self._view, request)):
+            yield pb.TableRowList(items=page)
 
     async def WatchFlows(
         self,
@@ -111,6 +109,29 @@ class Servicer(WeftServicer):
     ) -> AsyncIterator[pb.FlowEvent]:
         async for event in self._flows.watch(request):
             yield event
+
+
+def _counter(count: Count) -> pb.Counter:
+    return pb.Counter(
+        reason=count.reason,
+        direction=count.direction,
+        drop=count.is_drop,
+        packets=count.packets,
+        bytes=count.bytes,
+        meaning=count.meaning,
+    )
+
+
+async def paged(items: AsyncIterator[_T]) -> AsyncIterator[list[_T]]:
+    """The items in pages: a message each would cost more than what is in it."""
+    page: list[_T] = []
+    async for item in items:
+        page.append(item)
+        if len(page) == PAGE_ITEMS:
+            yield page
+            page = []
+    if page:
+        yield page
 
 
 @asynccontextmanager
