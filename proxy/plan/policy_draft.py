@@ -215,7 +215,7 @@ class Draft:
         atoms = claims.at(address)
         self._know(address, atoms is not None)
         around = atoms_within(self._universe, self._cidrs, Prefix(address, BITS))
-        if atoms == around and address not in self._gateways:
+        if atoms == around:
             atoms = None
         self._settle_peer(address, atoms)
         self._settle_shadow(address, NO_ATOMS if atoms is None else around - atoms and around)

@@ -1,5 +1,6 @@
 """Who is isolated, and how rules add up (policy S1-S5, S15, S17, S20, S23-S25)."""
 
+from tests.unit.policy.lookup import planned
 from tests.unit.policy.scenario import CLIENT, EVERYONE, WEB, Scenario
 from weft.proxy.model.objects import Kind
 from weft.proxy.plan.policy import judgement, set_policies
@@ -174,3 +175,14 @@ def test_an_address_of_two_links_is_nobodys_while_one_of_their_pods_is_unknown(
     assert not scene.tables_allow(client, "a/web", "TCP/80")
     scene.policy("a/p", podSelector=WEB, ingress=[{"from": [{"podSelector": CLIENT}, {}]}])
     assert not scene.tables_allow(client, "a/web", "TCP/80")
+
+
+def test_a_rule_for_everyone_leaves_nothing_to_tell_apart(scene: Scenario) -> None:
+    """Equal rules, however they are written, are one set; what adds nothing costs no rows."""
+    rule = {"ports": [{"port": 80}]}
+    narrower = {"from": [{"podSelector": CLIENT}], "ports": [{"port": 80, "endPort": 80}]}
+    scene.policy("a/p", ingress=[rule, narrower])
+    scene.policy("b/p", ingress=[rule])
+    links = [scene.world.workload(name) for name in ("a/web", "b/web")]
+    assert len({judgement(scene.world, link).ingress_set for link in links if link}) == 1
+    assert sorted(table for table, _ in planned(scene.world)) == ["ports", "verdicts"]
