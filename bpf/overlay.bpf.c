@@ -76,7 +76,7 @@ static enum reason handle_from_overlay(struct __sk_buff *skb, struct packet *p)
 	if (!s || p->kind == KIND_ARP || !tunnel_source(skb, s, &node) || !owns_source(p, &node))
 		return REASON_OVERLAY_SOURCE;
 	/* The sender knew no MAC of ours: the frame counts as another host's until said otherwise. */
-	if (bpf_skb_change_type(skb, 0))
+	if (receive(skb))
 		return REASON_HELPER_FAILED;
 	if (is_own_gateway(s, &p->tuple.dst))
 		return REASON_STACK;

@@ -182,7 +182,7 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 /* A bridge floods what it has not learned yet: only the pod's own copy may make a flow. */
 static bool is_flooded(const struct packet *p, const struct workload *dst)
 {
-	return !dst || !same_mac(p->eth_dst, dst->mac);
+	return !dst || !is_for_mac(p, dst->mac);
 }
 
 static enum reason handle_to_pod(struct __sk_buff *skb, struct packet *p)

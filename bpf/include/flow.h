@@ -31,13 +31,14 @@ static bool is_swapped(const struct tuple *t)
 	return t->sport > t->dport;
 }
 
-static void sort_ends(struct packet *p)
+/* The key of p->tuple's flow: the tuple itself where its ends are in order. */
+static struct tuple *flow_key(struct packet *p)
 {
 	p->swapped = is_swapped(&p->tuple);
-	if (p->swapped)
-		reverse_tuple(&p->tuple, &p->key);
-	else
-		p->key = p->tuple;
+	if (!p->swapped)
+		return &p->tuple;
+	reverse_tuple(&p->tuple, &p->key);
+	return &p->key;
 }
 
 static u32 idle_limit_s(u8 proto, u8 flags)
@@ -61,9 +62,8 @@ static struct flow *find_flow(struct packet *p, const struct settings *s)
 {
 	struct flow *flow;
 
-	sort_ends(p);
-	flow = flows.lookup(&p->key);
-	if (!flow || is_idle(p, s, flow->seen, idle_limit_s(p->key.proto, flow->flags)))
+	flow = flows.lookup(flow_key(p));
+	if (!flow || is_idle(p, s, flow->seen, idle_limit_s(p->tuple.proto, flow->flags)))
 		return 0;
 	if ((flow->flags & FLOW_CLOSING) && is_first_of_tcp(p))
 		return 0;
@@ -115,7 +115,7 @@ static void refresh_flow(const struct packet *p, const struct settings *s, struc
 		flow->flags = flags;
 }
 
-/* Writes the flow of p->key that this packet starts; a RST or an ICMP error starts none. */
+/* Writes the flow of p->tuple that this packet starts; a RST or an ICMP error starts none. */
 static enum reason create_flow(struct packet *p, const struct workload *initiator,
 			       const struct workload *responder, enum flow_path path, u8 flags)
 {
@@ -134,7 +134,7 @@ static enum reason create_flow(struct packet *p, const struct workload *initiato
 	flow.path = path;
 	flow.seen = p->now;
 	p->is_new = 1;
-	return flows.update(&p->key, &flow) ? REASON_TABLE_FULL : REASON_NONE;
+	return flows.update(flow_key(p), &flow) ? REASON_TABLE_FULL : REASON_NONE;
 }
 
 #endif

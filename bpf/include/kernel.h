@@ -9,6 +9,7 @@
 #include <uapi/linux/bpf.h>
 #include <uapi/asm-generic/errno.h>
 #include <uapi/linux/if_ether.h>
+#include <uapi/linux/if_packet.h>
 #include <uapi/linux/in.h>
 #include <uapi/linux/ip.h>
 #include <uapi/linux/ipv6.h>
@@ -21,6 +22,7 @@
 #define MULTICAST_MAC_BIT 1
 
 /* TCP's flags, the 14th byte of its header. */
+#define TCP_FLAGS_OFFSET 13
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04

@@ -13,19 +13,19 @@
 
 static bool owns(const struct __sk_buff *skb, const struct packet *p, const struct workload *w)
 {
-	return w && w->ifindex == skb->ifindex && same_mac(w->mac, p->eth_src);
+	return w && w->ifindex == skb->ifindex && is_from_mac(p, w->mac);
 }
 
 static enum reason judge_arp(struct __sk_buff *skb, struct packet *p)
 {
-	u8 mac[ETH_ALEN];
+	u16 mac[ETH_ALEN / 2];
 	__be32 ip;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + ARP_SENDER_MAC, mac, sizeof(mac)) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN + ARP_SENDER_IP, &ip, sizeof(ip)))
 		return REASON_MALFORMED;
 	set_ipv4(&p->tuple.src, ip);
-	if (!owns(skb, p, workloads.lookup(&p->tuple.src)) || !same_mac(mac, p->eth_src))
+	if (!owns(skb, p, workloads.lookup(&p->tuple.src)) || !is_from_mac(p, mac))
 		return REASON_SOURCE_SPOOFED;
 	return REASON_STACK;
 }

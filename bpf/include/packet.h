@@ -24,10 +24,18 @@ enum fragment_part {
 	FRAGMENT_LATER, /* carries no ports */
 };
 
+/* Both addresses of a frame in three words: compared and copied on every packet. */
+struct macs {
+	u32 dst_high;
+	u16 dst_low;
+	u16 src_high;
+	u32 src_low;
+};
+
 struct packet {
 	struct tuple tuple;    /* the flow's: a translated packet's after, a reply's as it came */
 	struct tuple wire;     /* as it came, where translation changed `tuple` */
-	struct tuple key;      /* `tuple`, its ends sorted */
+	struct tuple key;      /* another tuple to look up: `tuple` sorted, its answer */
 	struct tuple out;      /* what the wire is to carry, where a VIP is put back */
 	struct tuple embedded; /* ICMP errors: the packet they are about */
 	struct address vip;
@@ -42,15 +50,14 @@ struct packet {
 	u16 end;	 /* of the network layer's payload */
 	u16 embedded_l4; /* offsets in an ICMP error */
 	__be16 vip_port;
-	u8 eth_src[6];
-	u8 eth_dst[6];
+	struct macs macs;
 	u8 judged_port_class;
 	u8 family; /* 4, 6; 0: not IP */
 	u8 kind;
 	u8 fragment;
 	u8 tcp_flags;
 	u8 icmp_type;
-	u8 swapped; /* in `key` the packet's source stands second */
+	u8 swapped; /* in the flow's key the packet's source stands second */
 	u8 direction;
 	u8 translated; /* `tuple` is no longer what the wire carries */
 	u8 hairpin;	/* client and backend are one pod */
@@ -70,7 +77,7 @@ static struct packet *packet_begin(enum direction direction)
 
 	if (!p)
 		return 0;
-	__builtin_memset(p, 0, __builtin_offsetof(struct packet, key));
+	__builtin_memset(&p->tuple, 0, sizeof(p->tuple));
 	__builtin_memset(&p->vip, 0, __builtin_offsetof(struct packet, buffer) -
 					     __builtin_offsetof(struct packet, vip));
 	p->now = bpf_jiffies64();
@@ -78,10 +85,18 @@ static struct packet *packet_begin(enum direction direction)
 	return p;
 }
 
-static bool same_mac(const u8 *a, const u8 *b)
+/* `mac` is aligned to 2 bytes at least. */
+static bool is_from_mac(const struct packet *p, const void *mac)
 {
-	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) |
-		 (a[5] ^ b[5]));
+	return p->macs.src_high == *(u16 *)mac &&
+	       (u16)p->macs.src_low == *(u16 *)(mac + 2) &&
+	       p->macs.src_low >> 16 == *(u16 *)(mac + 4);
+}
+
+static bool is_for_mac(const struct packet *p, const void *mac)
+{
+	return (u16)p->macs.dst_high == *(u16 *)mac &&
+	       p->macs.dst_high >> 16 == *(u16 *)(mac + 2) && p->macs.dst_low == *(u16 *)(mac + 4);
 }
 
 static void reverse_tuple(const struct tuple *from, struct tuple *to)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * From bytes to a struct packet. Direct access as far as the network header, load_bytes from the
- * transport header on: it reads past the linear part and needs no bounds carried along.
+ * From bytes to a struct packet. Direct access where the bytes are linear: load_bytes costs as much
+ * as a look-up, but reads past the linear part and needs no bounds carried along.
  */
 #ifndef WEFT_PARSE_H
 #define WEFT_PARSE_H
@@ -36,6 +36,14 @@ static void *head_of(struct __sk_buff *skb, u32 bytes)
 		return 0;
 	data = (void *)(long)skb->data;
 	return data + bytes <= (void *)(long)skb->data_end ? data : 0;
+}
+
+/* `bytes` of the transport header: at `direct` where that is in the linear part, else copied. */
+static void *transport_of(struct __sk_buff *skb, struct packet *p, void *direct, u32 bytes)
+{
+	if (direct && direct + bytes <= (void *)(long)skb->data_end)
+		return direct;
+	return bpf_skb_load_bytes(skb, p->l4, p->buffer, bytes) ? 0 : p->buffer;
 }
 
 static bool is_icmp_error(const struct packet *p)
@@ -126,61 +134,60 @@ static void parse_embedded(struct __sk_buff *skb, struct packet *p)
 		p->kind = KIND_ICMP_ERROR;
 }
 
-static enum reason parse_icmp(struct __sk_buff *skb, struct packet *p)
+static enum reason parse_icmp(struct __sk_buff *skb, struct packet *p, void *direct)
 {
-	struct icmp_head head;
+	struct icmp_head *head = transport_of(skb, p, direct, sizeof(*head));
 
-	if (p->l4 + sizeof(head) > p->end || bpf_skb_load_bytes(skb, p->l4, &head, sizeof(head)))
+	if (!head || p->l4 + sizeof(*head) > p->end)
 		return REASON_MALFORMED;
-	p->icmp_type = head.type;
-	if (is_icmp_echo(p->tuple.proto, head.type))
-		p->tuple.sport = p->tuple.dport = head.id;
+	p->icmp_type = head->type;
+	if (is_icmp_echo(p->tuple.proto, p->icmp_type))
+		p->tuple.sport = p->tuple.dport = head->id;
 	else if (is_icmp_error(p))
 		parse_embedded(skb, p);
 	else if (p->tuple.proto == IPPROTO_ICMPV6)
-		p->kind = icmp6_kind(head.type);
+		p->kind = icmp6_kind(p->icmp_type);
 	return REASON_NONE;
 }
 
-static enum reason parse_tcp(struct __sk_buff *skb, struct packet *p)
+static enum reason parse_tcp(struct __sk_buff *skb, struct packet *p, void *direct)
 {
-	/* As far as the flags; the whole header must be there all the same. */
-	u8 head[14];
+	struct tcphdr *head = transport_of(skb, p, direct, sizeof(*head));
 
-	if (p->l4 + sizeof(struct tcphdr) > p->end ||
-	    bpf_skb_load_bytes(skb, p->l4, head, sizeof(head)))
+	if (!head || p->l4 + sizeof(*head) > p->end)
 		return REASON_MALFORMED;
-	p->tuple.sport = *(__be16 *)&head[0];
-	p->tuple.dport = *(__be16 *)&head[2];
-	p->tcp_flags = head[13];
+	p->tuple.sport = head->source;
+	p->tuple.dport = head->dest;
+	p->tcp_flags = ((u8 *)head)[TCP_FLAGS_OFFSET];
 	return REASON_NONE;
 }
 
-static enum reason parse_ports(struct __sk_buff *skb, struct packet *p)
+static enum reason parse_ports(struct __sk_buff *skb, struct packet *p, void *direct)
 {
-	__be16 both[2];
+	__be16 *ends = transport_of(skb, p, direct, 8);
 
-	if (p->l4 + 8 > p->end || bpf_skb_load_bytes(skb, p->l4, both, sizeof(both)))
+	if (!ends || p->l4 + 8 > p->end)
 		return REASON_MALFORMED;
-	p->tuple.sport = both[0];
-	p->tuple.dport = both[1];
+	p->tuple.sport = ends[0];
+	p->tuple.dport = ends[1];
 	return REASON_NONE;
 }
 
-static enum reason parse_transport(struct __sk_buff *skb, struct packet *p)
+/* direct: where the header is if it is linear; NULL: unknown. */
+static enum reason parse_transport(struct __sk_buff *skb, struct packet *p, void *direct)
 {
 	if (p->fragment == FRAGMENT_LATER)
 		return REASON_NONE;
 	switch (p->tuple.proto) {
 	case IPPROTO_TCP:
-		return parse_tcp(skb, p);
+		return parse_tcp(skb, p, direct);
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		return parse_ports(skb, p);
+		return parse_ports(skb, p, direct);
 	case IPPROTO_ICMP:
-		return p->family == 4 ? parse_icmp(skb, p) : REASON_MALFORMED;
+		return p->family == 4 ? parse_icmp(skb, p, direct) : REASON_MALFORMED;
 	case IPPROTO_ICMPV6:
-		return p->family == 6 ? parse_icmp(skb, p) : REASON_MALFORMED;
+		return p->family == 6 ? parse_icmp(skb, p, direct) : REASON_MALFORMED;
 	}
 	return REASON_NONE;
 }
@@ -207,23 +214,28 @@ static enum reason parse_ipv4(struct __sk_buff *skb, struct packet *p, struct ip
 	else if (fragment & IPV4_FRAGMENT_MORE)
 		p->fragment = FRAGMENT_FIRST;
 	p->fragment_id = ip->id;
-	return parse_transport(skb, p);
+	return parse_transport(skb, p, (void *)ip + header);
 }
 
-/* Bytes to the next header; 0: `next` is no extension. */
-static u32 extension_bytes(u8 next, const struct extension *e)
+static bool is_extension(u8 next)
 {
 	switch (next) {
 	case IPPROTO_HOPOPTS:
 	case IPPROTO_ROUTING:
 	case IPPROTO_DSTOPTS:
-		return (e->length + 1) * 8;
 	case IPPROTO_AH:
-		return (e->length + 2) * 4;
 	case IPPROTO_FRAGMENT:
-		return 8;
+		return true;
 	}
-	return 0;
+	return false;
+}
+
+/* From an extension to the next header. */
+static u32 extension_bytes(u8 next, const struct extension *e)
+{
+	if (next == IPPROTO_FRAGMENT)
+		return 8;
+	return next == IPPROTO_AH ? (e->length + 2) * 4 : (e->length + 1) * 8;
 }
 
 static void note_fragment6(struct packet *p, const struct extension *e)
@@ -242,7 +254,7 @@ static enum reason skip_extensions(struct __sk_buff *skb, struct packet *p)
 	u32 bytes, i;
 
 	for (i = 0; i < EXTENSIONS_MAX; i++) {
-		if (!extension_bytes(p->tuple.proto, &e))
+		if (!is_extension(p->tuple.proto))
 			return REASON_NONE;
 		if (bpf_skb_load_bytes(skb, p->l4, &e, sizeof(e)))
 			return REASON_MALFORMED;
@@ -275,8 +287,10 @@ static enum reason parse_ipv6(struct __sk_buff *skb, struct packet *p, struct ip
 	p->tuple.proto = ip->nexthdr;
 	if (is_mapped(&p->tuple.src) || is_mapped(&p->tuple.dst))
 		return REASON_MAPPED_ADDRESS;
+	if (!is_extension(p->tuple.proto))
+		return parse_transport(skb, p, (void *)(ip + 1));
 	reason = skip_extensions(skb, p);
-	return reason ? reason : parse_transport(skb, p);
+	return reason ? reason : parse_transport(skb, p, 0);
 }
 
 /* REASON_NONE, or why the packet cannot be one that a pod may send or get. */
@@ -288,8 +302,7 @@ static enum reason parse(struct __sk_buff *skb, struct packet *p)
 		return REASON_MALFORMED;
 	if (skb->vlan_present)
 		return REASON_PROTOCOL_UNKNOWN;
-	__builtin_memcpy(p->eth_dst, eth->h_dest, ETH_ALEN);
-	__builtin_memcpy(p->eth_src, eth->h_source, ETH_ALEN);
+	p->macs = *(struct macs *)eth;
 	switch (eth->h_proto) {
 	case BE16(ETH_P_IP):
 		return parse_ipv4(skb, p, (void *)(eth + 1));
