@@ -1,8 +1,9 @@
 """How long a runtime waits for ADD and DEL, against ptp and bridge with host-local.
 
 The plugins run in turn on namespaces of the same machine, so ratios count, not milliseconds. The
-figure is from the start of the executable to its end, as containerd sees it. Weft's is the shim
-before a daemon whose node attaches at once; `weftd` adds its turn of the loop.
+figure is from the start of the executable to its end, as containerd sees it. `weft` is the shim
+before the CNI server alone, whose node attaches at once; `weftd` is the whole daemon with its turn
+of the loop and its hooks (dual stack: its labs have both families).
 """
 
 import ctypes
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from deploy.netlab import Lab
 from tests.bench.report import Figure, show
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +29,7 @@ DAEMON = ROOT / "tests/netns/cni_daemon.py"
 CACHE = Path(os.environ.get("WEFT_CACHE", Path.home() / ".cache/weft"))
 ROUNDS, DUAL_ROUNDS, BURST_ROUNDS = 25, 5, 3
 BURST, CROWD = 30, 110
+OURS = ("weft", "weftd")
 V4, V6 = "10.88.0.0/20", "fd88::/64"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -60,7 +63,11 @@ def main() -> int:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="wb-add-")))
         pods = [undo.enter_context(namespace(f"pod{i}")) for i in range(CROWD)]
         for families, ranges in (("IPv4", [V4]), ("dual stack", [V4, V6])):
-            ways = list(all_ways(undo, folder / families.replace(" ", "-"), tools.parent, ranges))
+            here = folder / families.replace(" ", "-")
+            here.mkdir()
+            ways = [ours(undo, here, ranges), *peers(undo, here, tools.parent, ranges)]
+            if families != "IPv4":
+                ways.insert(1, whole_daemon(undo, here))
             show(f"CNI ADD, {families}", single_figures(ways, pods, families))
             show(f"CNI at once, {families}", burst_figures(ways, pods, families))
     return 0
@@ -95,37 +102,43 @@ def single_figures(ways: Sequence[Way], pods: Sequence[str], families: str) -> l
 def burst_figures(ways: Sequence[Way], pods: Sequence[str], families: str) -> list[Figure]:
     added: dict[str, list[float]] = {way.name: [] for way in ways}
     deleted: dict[str, list[float]] = {way.name: [] for way in ways}
-    peers = ways if families == "IPv4" else ways[:1]
     for _ in range(BURST_ROUNDS):
-        for way in peers:
+        for way in ways:
             added[way.name] += run_all(way, "ADD", pods[:BURST]).each_s
             deleted[way.name] += run_all(way, "DEL", pods[:BURST]).each_s
-    crowd = run_all(ways[0], "ADD", pods)
-    run_all(ways[0], "DEL", pods)
+    crowds: dict[str, Timing] = {}
+    for way in ways:
+        if way.name in OURS:
+            crowds[way.name] = run_all(way, "ADD", pods)
+            run_all(way, "DEL", pods)
     figures = [
-        Figure(f"{way.name}, ADD {BURST} at once, p50", f"{median(added[way.name]) * 1e3:.1f} ms")
-        for way in peers
+        Figure(f"{name}, ADD {BURST} at once, p50", f"{median(times) * 1e3:.1f} ms")
+        for name, times in added.items()
     ]
-    if len(peers) > 1:
-        figures += ratios(added, {"ptp": "0.3"})
-        figures += [
-            Figure(f"{w.name}, DEL {BURST} at once, p50", f"{median(deleted[w.name]) * 1e3:.1f} ms")
-            for w in peers
-        ] + ratios(deleted, {"ptp": "0.3", "bridge": "0.3"})
-    figures.append(Figure(f"weft, ADD {CROWD} at once, wall", f"{crowd.wall_s:.2f} s", "<= 5 s"))
-    return [*figures, Figure("  failed", str(crowd.failures), "0")]
+    figures += ratios(added, {"ptp": "0.3"})
+    figures += [
+        Figure(f"{name}, DEL {BURST} at once, p50", f"{median(times) * 1e3:.1f} ms")
+        for name, times in deleted.items()
+    ]
+    figures += ratios(deleted, {"ptp": "0.3", "bridge": "0.3"})
+    for name, crowd in crowds.items():
+        wall = f"{crowd.wall_s:.2f} s"
+        figures.append(Figure(f"{name}, ADD {CROWD} at once, wall", wall, "<= 5 s"))
+        figures.append(Figure("  failed", str(crowd.failures), "0"))
+    return figures
 
 
 def ratios(times: dict[str, list[float]], goals: dict[str, str]) -> list[Figure]:
-    ours = median(times["weft"])
     return [
         Figure(
-            f"  weft to {name}",
-            f"{ours / median(peer):.2f} x",
+            f"  {own} to {name}",
+            f"{median(times[own]) / median(peer):.2f} x",
             f"<= {goals[name]} x" if goals.get(name) else "",
         )
+        for own in OURS
+        if own in times
         for name, peer in times.items()
-        if name != "weft"
+        if name not in OURS
     ]
 
 
@@ -168,9 +181,8 @@ def enter(netns_fd: int) -> None:
         raise OSError(ctypes.get_errno(), "cannot enter a network namespace")
 
 
-def all_ways(undo: ExitStack, folder: Path, tools: Path, ranges: Sequence[str]) -> Iterator[Way]:
-    folder.mkdir()
-    yield ours(undo, folder, ranges)
+def peers(undo: ExitStack, folder: Path, tools: Path, ranges: Sequence[str]) -> Iterator[Way]:
+    """The reference plugins, each on a node of its own."""
     ipam = {
         "type": "host-local", "dataDir": str(folder / "host-local"),
         "ranges": [[{"subnet": one}] for one in ranges],
@@ -209,6 +221,18 @@ def ours(undo: ExitStack, folder: Path, ranges: Sequence[str]) -> Way:
         "WEFT_CNI_DELETIONS": str(folder / "deletions"),
     }
     return Way("weft", SHIM, config, node, env)
+
+
+def whole_daemon(undo: ExitStack, folder: Path) -> Way:
+    lab = undo.enter_context(Lab(f"wb-add-{os.getpid()}"))
+    node = lab.add_node("node")
+    node.start()
+    listed = json.loads((node.folder / "net.d/05-weft.conflist").read_text())
+    config = folder / "weftd.json"
+    config.write_text(
+        json.dumps({**listed["plugins"][0], "name": listed["name"], "cniVersion": "1.0.0"})
+    )
+    return Way("weftd", SHIM, config, node.namespace, {"WEFT_CNI_SOCKET": str(node.cni_socket)})
 
 
 @contextmanager
