@@ -15,7 +15,7 @@ from typing import Protocol
 from weft.bpf import syscall
 from weft.bpf.build import objects_folder
 from weft.bpf.events import EventReader
-from weft.bpf.layout import TABLES, Counter, Direction, Event, Reason
+from weft.bpf.layout import TABLES, Counter, Direction, Event, Reason, unpack_u32
 from weft.bpf.load import Program, create_table, load_programs
 from weft.bpf.objects import read_objects
 from weft.bpf.table import KernelTable
@@ -87,14 +87,11 @@ class Node:
     ) -> Outcome:
         """One packet through `program` on the link `ifindex`, which must exist; received_on: the
         link by which the node got it, 0 for its own."""
-        before = self._counters()
+        before = self.counts()
         run = self.repeat(program, packet, 1, ifindex=ifindex, received_on=received_on, mark=mark)
-        after = self._counters()
-        counted = {
-            (Reason(index // _DIRECTIONS), Direction(index % _DIRECTIONS)): now - then
-            for index, (then, now) in enumerate(zip(before, after, strict=True))
-            if now != then
-        }
+        after = self.counts()
+        counted = {exit: n - before.get(exit, 0) for exit, n in after.items()}
+        counted = {exit: n for exit, n in counted.items() if n}
         action = Action(ctypes.c_int32(run.verdict).value)
         left = struct.unpack_from("=I", run.context, _MARK)[0]
         events = tuple(self._ring.read())
@@ -116,12 +113,14 @@ class Node:
         struct.pack_into("=II", context, _INGRESS_IFINDEX, received_on, ifindex)
         return syscall.run_program(self.programs[program].fd, packet, bytes(context), times)
 
-    def _counters(self) -> list[int]:
-        counters = self.tables["counters"]
-        totals = []
-        for _, value in sorted(counters.items(), key=lambda row: int.from_bytes(row[0], "little")):
+    def counts(self) -> dict[tuple[Reason, Direction], int]:
+        """Packets by exit since the load, those that were ever taken."""
+        totals = {}
+        for key, value in self.tables["counters"].items():
             rows = [value[at : at + Counter.SIZE] for at in range(0, len(value), Counter.SIZE)]
-            totals.append(sum(Counter.unpack(row).packets for row in rows))
+            if packets := sum(Counter.unpack(row).packets for row in rows):
+                reason, direction = divmod(unpack_u32(key), _DIRECTIONS)
+                totals[Reason(reason), Direction(direction)] = packets
         return totals
 
 
