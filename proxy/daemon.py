@@ -9,8 +9,9 @@ import gc
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.bpf import build
@@ -78,7 +79,7 @@ class Daemon:
             loop = make_loop(config, datapath, hooks)
             loop.post(Listed(Kind.ATTACHMENT, {w.key: w for w in map(workload_of, attachments)}))
             prepare_node(config.sysctl, POD_LINKS)
-            servers = _start_sources(config, loop, stack)
+            sources = _start_sources(config, loop, stack)
             node = DaemonNode(loop)
             upkeep = Upkeep(config, loop, node, datapath)
             async with asyncio.TaskGroup() as tasks, AsyncExitStack() as serving:
@@ -90,11 +91,11 @@ class Daemon:
                 await serving.enter_async_context(server.serve())
                 events = serving.enter_context(EventReader(datapath.tables["events"]))
                 view = View(loop, datapath.tables)
-                observed = observing(view, config.api_socket, events)
+                observed = observing(view, config.api_socket, events, sources.troubles)
                 server.observers.append((await serving.enter_async_context(observed)).metrics.cni)
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
-                if servers is not None:
-                    keeper = ApiKeeper(config, loop, servers, upkeep.ready)
+                if sources.servers is not None:
+                    keeper = ApiKeeper(config, loop, sources.servers, upkeep.ready)
                     running.append(tasks.create_task(keeper.run(), name="api"))
                 await stop.wait()
                 log.info("stopping; the datapath goes on")
@@ -156,8 +157,19 @@ def _targets(datapath: Datapath, hooks: Hooks) -> Mapping[str, Target]:
     return targets
 
 
-def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> ApiServers | None:
-    """Start netlink and the source of intent; the API's servers when that is where it lies."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where intent comes from. servers: the API's; None for a folder of manifests.
+
+    troubles: what keeps it from being read now, with the reason.
+    """
+
+    servers: ApiServers | None
+    troubles: Callable[[], Mapping[str, str]]
+
+
+def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> Sources:
+    """Start netlink and the source of intent."""
     netlink = Netlink(loop.post, loop.suspect, POD_LINKS, PROTOCOL)
     netlink.start()
     stack.callback(netlink.stop)
@@ -166,9 +178,9 @@ def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> ApiServ
         folder = Folder(Path(path), loop.post)
         folder.start()
         stack.callback(folder.stop)
-        return None
+        return Sources(None, folder.troubles)
     servers = ApiServers.connect(config.api_servers, config.kubeconfig, config.kubelet_servers)
     kube = Kube(servers, loop.post)
     kube.start()
     stack.callback(kube.stop)
-    return servers
+    return Sources(servers, kube.troubles)

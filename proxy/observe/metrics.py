@@ -27,7 +27,7 @@ from weft.proxy.loop import Turn, View
 from weft.proxy.model.objects import EndpointSlice, Kind
 from weft.proxy.observe.counters import counts
 from weft.proxy.observe.health import Health
-from weft.proxy.observe.status import weft_version
+from weft.proxy.observe.status import Troubles, weft_version
 from weft.proxy.observe.tables import PLANNED
 from weft.proxy.observe.web import Answer
 
@@ -47,7 +47,7 @@ _SERVICE_KINDS = (Kind.SERVICE, Kind.SLICE)
 class Metrics:
     """Everything that the daemon measures of itself."""
 
-    def __init__(self, view: View, health: Health) -> None:
+    def __init__(self, view: View, health: Health, troubles: Troubles) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         self._view, self._health = view, health
@@ -55,7 +55,7 @@ class Metrics:
         self._stage = view.stage
         self._make_kubeproxy()
         self._make_weft()
-        self.registry.register(_AtScrape(view, health))
+        self.registry.register(_AtScrape(view, health, troubles))
         ProcessCollector(registry=self.registry)
         view.watch_turns(self._turned)
 
@@ -167,8 +167,8 @@ class Metrics:
 class _AtScrape(Collector):
     """What is read when it is asked for. Runs on a thread of its own; reads only."""
 
-    def __init__(self, view: View, health: Health) -> None:
-        self._view, self._health = view, health
+    def __init__(self, view: View, health: Health, troubles: Troubles) -> None:
+        self._view, self._health, self._troubles = view, health, troubles
         self._counted: dict[str, int] = {}
         self._counted_at_s = -CENSUS_PERIOD_S
 
@@ -243,6 +243,9 @@ class _AtScrape(Collector):
             )
             pending.add_metric((), queued.get(kind, 0))
             yield pending
+        failing = GaugeMetricFamily("weft_sources_failing", "Sources that cannot be read now")
+        failing.add_metric((), len(self._troubles()))
+        yield failing
         broken = {str(kind): 0 for kind in Kind}
         for kind, _ in self._view.broken:
             broken[kind] += 1

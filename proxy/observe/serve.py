@@ -13,6 +13,7 @@ from weft.proxy.observe.flows import EventSource, Flows
 from weft.proxy.observe.health import Health
 from weft.proxy.observe.metrics import Metrics
 from weft.proxy.observe.server import Servicer, serving
+from weft.proxy.observe.status import Troubles
 from weft.proxy.observe.web import Answer, WebServer
 
 _PLAIN = "text/plain; charset=utf-8"
@@ -31,11 +32,14 @@ class Observation:
 
 @asynccontextmanager
 async def observing(
-    view: View, api_socket: Path, events: EventSource
+    view: View, api_socket: Path, events: EventSource, troubles: Troubles
 ) -> AsyncIterator[Observation]:
-    """Answer until the block ends. A taken port is asked for again and stops nothing else."""
+    """Answer until the block ends. A taken port is asked for again and stops nothing else.
+
+    troubles: what keeps the source of intent from being read now, with the reason.
+    """
     fitness = Health(view)
-    measured = Metrics(view, fitness)
+    measured = Metrics(view, fitness, troubles)
     flows = Flows(lambda: view.world, events, measured.flow_events_lost.inc)
     probes = WebServer(
         HEALTH_HOSTS, health.PORT, {"/healthz": fitness.healthz, "/livez": fitness.livez}
@@ -45,7 +49,7 @@ async def observing(
         metrics.PORT,
         {"/metrics": measured.scrape, "/healthz": _ok, "/proxyMode": _proxy_mode},
     )
-    async with serving(api_socket, Servicer(view, flows)), asyncio.TaskGroup() as group:
+    async with serving(api_socket, Servicer(view, flows, troubles)), asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (
             probes.run(), scrapes.run(), measured.measure_lag()
         )]  # fmt: skip

@@ -15,7 +15,7 @@ from weft.proxy.loop import View
 from weft.proxy.observe import nodes, policies, services, tables, workloads
 from weft.proxy.observe.counters import Count, counts
 from weft.proxy.observe.flows import Flows
-from weft.proxy.observe.status import NodeReport
+from weft.proxy.observe.status import NodeReport, Troubles
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ class Servicer(WeftServicer):
     gRPC wants streams to be generator functions themselves, so each call passes its items on.
     """
 
-    def __init__(self, view: View, flows: Flows) -> None:
+    def __init__(self, view: View, flows: Flows, troubles: Troubles) -> None:
         self._view, self._flows = view, flows
-        self._report = NodeReport(view)
+        self._report = NodeReport(view, troubles)
 
     async def GetStatus(
         self,

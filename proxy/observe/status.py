@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -32,11 +32,15 @@ def weft_version() -> str:
         return "checkout"
 
 
+Troubles = Callable[[], Mapping[str, str]]
+"""What keeps each source of intent from being read now, with the reason; empty: nothing."""
+
+
 class NodeReport:
     """Makes `weft status`. Remembers only when the daemon started."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
+    def __init__(self, view: View, troubles: Troubles) -> None:
+        self._view, self._troubles = view, troubles
         self._started = datetime.now(UTC)
 
     async def status(self) -> pb.NodeStatus:
@@ -67,10 +71,10 @@ class NodeReport:
         yield _check("objects", self._objects())
 
     def _sources(self) -> str:
-        if self._view.stage is Stage.LISTED:
-            return ""
-        missing = ", ".join(self._view.waits_for)
-        return f"not listed yet: {missing}; see the daemon's log for what the API server answers"
+        troubles = [f"{source}: {why}" for source, why in sorted(self._troubles().items())]
+        if self._view.stage is not Stage.LISTED:
+            troubles.insert(0, f"not listed yet: {', '.join(self._view.waits_for)}")
+        return _listed(troubles, "the kernel keeps what was last known")
 
     def _events(self) -> str:
         since_s = self._view.queued_since_s

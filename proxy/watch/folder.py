@@ -65,6 +65,10 @@ class Folder:
         while watch.wait():
             self.scan()
 
+    def troubles(self) -> Mapping[str, str]:
+        """The files that cannot be read, with the reason."""
+        return dict(self.problems)
+
     def scan(self) -> None:
         """Read the files that changed and post the difference; the first time, everything."""
         found = self._stamps()

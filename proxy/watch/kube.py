@@ -96,6 +96,10 @@ class Kube:
     def stop(self) -> None:
         self._stopped.set()
 
+    def troubles(self) -> Mapping[str, str]:
+        """The kinds that are not being watched now, with the reason."""
+        return {f"watch of {kind}": h.error for kind, h in self.health.items() if h.error}
+
 
 @dataclass(slots=True)
 class KindWatch:

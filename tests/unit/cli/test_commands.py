@@ -56,7 +56,7 @@ class Weft:
         async with running() as node:
             before(node)
             flows = Flows(lambda: node.view.world, pipe, lambda _: None)
-            async with serving(self.socket, Servicer(node.view, flows)):
+            async with serving(self.socket, Servicer(node.view, flows, dict)):
                 command = asyncio.to_thread(main, ["--socket", str(self.socket), *argv])
                 running_command = asyncio.ensure_future(command)
                 if events:
@@ -206,7 +206,7 @@ def test_only_root_may_use_the_socket(tmp_path: Path) -> None:
         path = tmp_path / "run" / "weft.sock"
         async with running() as node:
             flows = Flows(lambda: node.view.world, Pipe(), lambda _: None)
-            async with serving(path, Servicer(node.view, flows)):
+            async with serving(path, Servicer(node.view, flows, dict)):
                 assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     asyncio.run(story())
@@ -217,7 +217,7 @@ def test_a_client_that_leaves_is_forgotten(weft: Weft) -> None:
         pipe = Pipe()
         async with running() as node:
             flows = Flows(lambda: node.view.world, pipe, lambda _: None)
-            async with serving(weft.socket, Servicer(node.view, flows)):
+            async with serving(weft.socket, Servicer(node.view, flows, dict)):
                 argv = ["--socket", str(weft.socket), "flows", "--for", "0.2"]
                 assert await asyncio.to_thread(main, argv) == 0
                 await asyncio.wait_for(pipe.left.wait(), 10)

@@ -34,7 +34,7 @@ KUBE_PROXY = {
 
 
 def measured(node: SmallNode) -> Metrics:
-    return Metrics(node.view, Health(node.view))
+    return Metrics(node.view, Health(node.view), dict)
 
 
 async def scraped(metrics: Metrics) -> Samples:

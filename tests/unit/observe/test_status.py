@@ -15,7 +15,7 @@ from weft.proxy.watch.events import Refused
 
 
 async def failed(node: SmallNode) -> Mapping[str, str]:
-    status = await NodeReport(node.view).status()
+    status = await NodeReport(node.view, dict).status()
     assert status.healthy is all(check.passed for check in status.checks)
     return {check.name: check.message for check in status.checks if not check.passed}
 
@@ -29,7 +29,7 @@ def test_a_node_in_order_passes_every_check() -> None:
     async def story() -> None:
         async with running() as node:
             assert await failed(node) == {}
-            status = await NodeReport(node.view).status()
+            status = await NodeReport(node.view, dict).status()
             uses = {use.name: use.rows for use in status.tables}
             assert (status.node, status.mode, status.stage) == ("n1", "vxlan", "listed")
             assert (uses["frontends"], uses["slots"]) == (2, 1)
@@ -45,6 +45,18 @@ def test_a_source_that_has_not_listed_is_named() -> None:
     asyncio.run(story())
 
 
+def test_a_source_that_cannot_be_read_any_more_is_named_with_the_reason() -> None:
+    async def story() -> None:
+        async with running() as node:
+            report = NodeReport(node.view, lambda: {"watch of pod": "connection refused"})
+            status = await report.status()
+            (check,) = [check for check in status.checks if not check.passed]
+            assert check.name == "sources"
+            assert "watch of pod: connection refused" in check.message
+
+    asyncio.run(story())
+
+
 def test_rows_that_the_kernel_refused_are_shown_with_the_reason() -> None:
     async def story() -> None:
         async with running(entries={"frontends": 2}) as node:
@@ -56,7 +68,7 @@ def test_rows_that_the_kernel_refused_are_shown_with_the_reason() -> None:
             assert messages.keys() == {"rows", "tables"}
             assert "frontends addr=10.96.0.11" in messages["rows"]
             assert "4 of 2 rows" in messages["tables"]
-            status = await NodeReport(node.view).status()
+            status = await NodeReport(node.view, dict).status()
             assert {row.table for row in status.unfinished} == {"frontends"}
 
     asyncio.run(story())
