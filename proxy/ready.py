@@ -47,7 +47,7 @@ class NodeCondition:
         finally:
             response.close()
         conditions = node.get("status", {}).get("conditions") or []
-        held = next((c for c in conditions if c.get("type") == CONDITION), {})
+        held: Mapping[str, object] = next((c for c in conditions if c.get("type") == CONDITION), {})
         if (held.get("status"), held.get("reason")) != ("False", REASON):
             self._servers.patch(f"{self._path}/status", _encoded(_condition()))
         taints = node.get("spec", {}).get("taints") or []
