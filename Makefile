@@ -8,7 +8,7 @@ TREE := $(BUILD)/tree/weft
 PYTEST := $(PY) -m pytest -p no:cacheprovider
 
 # What Debian or Ubuntu must carry: BCC and its headers to compile, the rest to wire and to look.
-PACKAGES := python3-bpfcc linux-headers-amd64 libbpf1 gcc libc6-dev iproute2 nftables iptables tcpdump iputils-ping procps
+PACKAGES := python3-bpfcc linux-headers-amd64 libbpf1 gcc libc6-dev iproute2 nftables iptables tcpdump iputils-ping procps mmdebstrap
 
 .PHONY: help packages venv tree lint type test test-unit test-netns demo bench clean
 

@@ -2,7 +2,7 @@
 KIND_CLUSTER ?= weft
 .PHONY: image kind
 
-image: venv shim ## the node image as OCI archive, build/weft-image.tar (root; no Docker)
+image: packages venv shim ## the node image as OCI archive, build/weft-image.tar (root; no Docker)
 	$(PY) -m deploy.image --shim $(BUILD)/weft-cni --out $(BUILD)/weft-image.tar
 
 kind: image ## a kind cluster on Weft (needs kind, kubectl and Docker)
