@@ -8,7 +8,7 @@ from weft.bpf.layout import Event
 
 
 class Pipe:
-    """An EventSource over a pair of sockets. The descriptor is asked for to start and to stop listening."""
+    """An EventSource over two sockets. The descriptor is asked for to start and to stop."""
 
     def __init__(self) -> None:
         self._out, self._in = socket.socketpair()
