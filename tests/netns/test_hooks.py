@@ -267,6 +267,38 @@ def test_a_program_pinned_in_the_place_of_a_hook_is_refused_and_named(node: Node
             hooks.attached()
 
 
+LEAST = """
+import sys
+from pathlib import Path
+from weft.bpf.clsact import LinkDirection
+from weft.bpf.features import probe
+from weft.bpf.hook import Hooks, LinkPlace, SocketPlace
+from weft.bpf.load import open_datapath
+pod, uplink, pins, objects, cgroup = int(sys.argv[1]), int(sys.argv[2]), *map(Path, sys.argv[3:])
+wanted = {
+    LinkPlace(pod, LinkDirection.INGRESS): "from_pod",
+    LinkPlace(pod, LinkDirection.EGRESS): "to_pod",
+    LinkPlace(uplink, LinkDirection.INGRESS): "from_uplink",
+    SocketPlace("connect4"): "connect4",
+}
+for start in range(2):
+    with (
+        open_datapath(pins=pins, objects=objects, entries={"flows": 1024}) as datapath,
+        Hooks(datapath.programs, pins, cgroup, has_tcx=probe().tcx) as hooks,
+    ):
+        assert not start or all(name.startswith("stale:") for name in hooks.attached().values())
+        assert not hooks.attach(wanted), hooks.attach(wanted)
+        assert hooks.attached() == wanted
+"""
+
+
+def test_three_capabilities_are_enough_to_load_attach_list_and_replace(node: Node) -> None:
+    pod, uplink = node.add_pod(1), node.add_pod(2)
+    least = ("setpriv", "--bounding-set=-all,+bpf,+net_admin,+perfmon", "--inh-caps=-all")
+    places = (str(pod), str(uplink), str(node.pins), str(node.objects), str(node.cgroup))
+    run(*least, sys.executable, "-c", LEAST, *places)
+
+
 class Stream:
     """Datagrams to a pod, echoed by it, until the `with` ends; then every one has come back."""
 
