@@ -24,6 +24,8 @@ from weft.proxy.observe.counters import direction_name, is_drop, reason_name
 from weft.proxy.observe.verdict import Verdict, explain
 
 QUEUE_EVENTS = 4096
+SHARE_EVENTS = 64
+"""Named without a pause: 3 ms of policy drops."""
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
 _PROTOCOLS = {number: str(name) for name, number in PROTOCOL_NUMBERS.items()} | {
     1: "ICMP",
@@ -57,6 +59,7 @@ class Flows:
     ) -> None:
         self._world, self._source, self._lost = world, source, lost
         self._clients: set[_Client] = set()
+        self._pump: asyncio.Task[None] | None = None
 
     async def watch(self, request: pb.WatchFlowsRequest) -> AsyncGenerator[pb.FlowEvent, None]:
         """Everything from now on that `request` asks for, until the caller stops."""
@@ -76,7 +79,7 @@ class Flows:
         if not self._clients:
             while self._source.read():
                 pass  # from before anybody watched
-            asyncio.get_running_loop().add_reader(self._source.fileno(), self._drain)
+            self._listen()
         self._clients.add(client)
 
     def _leave(self, client: _Client) -> None:
@@ -84,9 +87,26 @@ class Flows:
         if not self._clients:
             asyncio.get_running_loop().remove_reader(self._source.fileno())
 
-    def _drain(self) -> None:
+    def _listen(self) -> None:
+        asyncio.get_running_loop().add_reader(self._source.fileno(), self._wake)
+
+    def _wake(self) -> None:
+        """Hand out what is there, in a task: a storm of drops must not hold the event loop."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._source.fileno())
+        self._pump = loop.create_task(self._hand_out())
+
+    async def _hand_out(self) -> None:
+        while self._clients and (events := self._source.read()):
+            for start in range(0, len(events), SHARE_EVENTS):
+                self._name(events[start : start + SHARE_EVENTS])
+                await asyncio.sleep(0)
+        if self._clients:
+            self._listen()
+
+    def _name(self, events: Sequence[Event]) -> None:
         world = self._world()
-        for event in self._source.read():
+        for event in events:
             flow = record(world, event)
             for client in self._clients:
                 if _wants(client.request, flow):

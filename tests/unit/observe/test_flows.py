@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from ipaddress import ip_address
 
 from tests.unit.observe.pipe import Pipe
@@ -185,3 +186,43 @@ def test_a_slow_client_loses_the_newest_and_is_told_how_many() -> None:
             await watching.aclose()
 
     asyncio.run(story())
+
+
+def test_a_storm_of_events_leaves_room_for_others() -> None:
+    async def story() -> None:
+        async with running() as node:
+            pipe = Pipe()
+            watching = Flows(lambda: node.view.world, pipe, lambda _: None).watch(
+                pb.WatchFlowsRequest()
+            )
+            waiting = asyncio.ensure_future(anext(watching))
+            await asyncio.sleep(0)
+            shares = 10
+            turns = asyncio.create_task(_turns_until(waiting, watching, shares))
+            pipe.send(*[event()] * (shares * flows.SHARE_EVENTS))
+            assert await asyncio.wait_for(turns, 10) >= shares
+            await watching.aclose()
+
+    asyncio.run(story())
+
+
+async def _turns_until(
+    first_flow: "asyncio.Future[pb.FlowEvent]",
+    watching: "AsyncGenerator[pb.FlowEvent, None]",
+    shares: int,
+) -> int:
+    """How often another task got its turn until all flows were there."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await first_flow
+    for _ in range(shares * flows.SHARE_EVENTS - 1):
+        await anext(watching)
+    counting.cancel()
+    return turns
