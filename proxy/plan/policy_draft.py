@@ -11,7 +11,7 @@ from typing import cast
 from immutables import Map
 
 from weft.proxy.model.index import Index
-from weft.proxy.model.objects import Address, Node, Pod, Ref
+from weft.proxy.model.objects import Address, Namespace, Node, Pod, Ref
 from weft.proxy.model.world import World
 from weft.proxy.plan.node import gateways
 from weft.proxy.plan.policy_atoms import Atom, BlockAtom, class_id
@@ -87,6 +87,11 @@ class Draft:
     def touch_links(self, pod: Ref) -> None:
         for workload in self._world.workloads_of(pod):
             self.touch(workload.addresses)
+
+    def tells_apart(self, before: Namespace | None, after: Namespace | None) -> bool:
+        """Whether an atom in force selects one of two versions of a namespace only."""
+        labels = (None if one is None else one.labels for one in (before, after))
+        return self._universe.pods.tells_apart(*labels)
 
     def place_node(self, before: Node | None, after: Node | None) -> None:
         """Move a node's podCIDRs and its own addresses in them."""

@@ -58,13 +58,20 @@ class PodMatcher:
 
         labels: None for a namespace that is not known; only "all namespaces" selects that one.
         """
-        entries = list(self._own.get(namespace, ()))
+        return SelectorIndex([*self._own.get(namespace, ()), *self._reaching(labels)])
+
+    def tells_apart(self, one: Labels | None, other: Labels | None) -> bool:
+        """Whether a namespace with the labels `one` has other atoms than with `other`."""
+        reaching = [{atom for _, atom in self._reaching(labels)} for labels in (one, other)]
+        return reaching[0] != reaching[1]
+
+    def _reaching(self, labels: Labels | None) -> Iterator[tuple[Selector, int]]:
+        """The pod selectors of the atoms that select a namespace by its labels."""
         if labels is None:
-            entries += self._everywhere
+            yield from self._everywhere
         else:
             for found in self._across.matching(labels):
-                entries += found
-        return SelectorIndex(entries)
+                yield from found
 
 
 @dataclass(frozen=True, slots=True)

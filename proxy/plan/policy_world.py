@@ -98,9 +98,9 @@ def _touch_pod(draft: Draft, world: World, before: Pod | None, after: Pod | None
 def _touch_namespace(
     draft: Draft, world: World, before: Namespace | None, after: Namespace | None
 ) -> None:
-    for namespace in (before, after):
-        if namespace is not None:
-            draft.touch_pods(world.pods_in(namespace.ref.name).values())
+    record = after or before
+    if record is not None and draft.tells_apart(before, after):
+        draft.touch_pods(world.pods_in(record.ref.name).values())
 
 
 def _touch_policy(

@@ -77,14 +77,21 @@ class Kernel:
         return max(claims) == 1
 
     def admits(self, flow: Flow, sport: int, flags: int = SYN) -> bool:
-        """The programs' verdict, at the source's link if it is here, else the destination's."""
-        program = "from_pod" if self.world.workloads_at(flow[0]) else "to_pod"
-        outcome = self.node.run(
-            program, packet(flow, sport, flags).frame, ifindex=LOOPBACK, received_on=LOOPBACK
-        )
+        """The programs' verdict: at the source's link, and at the destination's by the stack."""
+        source, destination = (bool(self.world.workloads_at(address)) for address in flow[:2])
+        reason = Reason.STACK
+        if source:
+            reason = self._try("from_pod", flow, sport, flags)
+        if destination and reason is Reason.STACK:
+            reason = self._try("to_pod", flow, sport, flags)
+        return reason not in REFUSED
+
+    def _try(self, program: str, flow: Flow, sport: int, flags: int) -> Reason:
+        frame = packet(flow, sport, flags).frame
+        outcome = self.node.run(program, frame, ifindex=LOOPBACK, received_on=LOOPBACK)
         assert outcome.reason in (*REFUSED, Reason.STACK, Reason.DELIVERED), (flow, outcome)
         assert (outcome.action is Action.DROP) == (outcome.reason in REFUSED)
-        return outcome.reason not in REFUSED
+        return outcome.reason
 
 
 @dataclass(frozen=True)
