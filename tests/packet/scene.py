@@ -158,9 +158,9 @@ class Scene:
     def local_range(self) -> None:
         self.prefix(self.at.own_range, PrefixFlag.LOCAL | PrefixFlag.NO_MASQUERADE)
 
-    def remote_range(self) -> None:
+    def remote_range(self, node: Address | None = None) -> None:
         flags = PrefixFlag.REMOTE | PrefixFlag.NO_MASQUERADE
-        self.prefix(self.at.peer_range, flags, self.at.peer_node)
+        self.prefix(self.at.peer_range, flags, node or self.at.peer_node)
 
     def remove_pod(self, address: Address) -> None:
         self.node.tables["workloads"].delete([pack_address(address)])

@@ -1,0 +1,171 @@
+"""What the overlay believes: packets from a wire, through a real VXLAN device, into from_overlay.
+A test run cannot give a packet its tunnel."""
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tests.netns.hook_scene import inside, namespace, run, wait_for
+from tests.packet.packets import ACK, UDP, Address, Packet, arp, unreachable
+from tests.packet.runner import Node
+from tests.packet.scene import (
+    ADDRESSES,
+    INGRESS,
+    MAC_A,
+    MAC_B,
+    OTHER_LINK,
+    Scene,
+    answer,
+)
+from weft.bpf.clsact import LinkDirection, set_filter
+from weft.bpf.layout import Direction, FlowFlag, FlowPath, Reason, WorkloadFlag
+from weft.bpf.rtnl import Rtnl
+
+VXLAN_PORT, VNI = 8472, 7
+NODE_MAC = bytes.fromhex("02000000aa01")
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The other end of the node's underlay link."""
+
+    node: Node
+    far: socket.socket
+
+    def believed(self) -> dict[Reason, int]:
+        counts = self.node.counts()
+        return {why: n for (why, way), n in counts.items() if way is Direction.FROM_OVERLAY}
+
+    def carry(self, inner: bytes, *, sender: Address, vni: int = VNI) -> Reason:
+        """An inner frame from the node `sender` to this one; what from_overlay made of it."""
+        data = struct.pack("!II", 0x08000000, vni << 8) + inner
+        to = ADDRESSES[sender.version].uplink
+        outer = Packet(src=sender, dst=to, proto=UDP, sport=50_000, dport=VXLAN_PORT, data=data)
+        before = self.believed()
+        self.far.send(replace(outer, eth_src=MAC_B, eth_dst=NODE_MAC).frame)
+        wait_for(lambda: self.believed() != before, "the packet to leave its tunnel")
+        (reason,) = (why for why, n in self.believed().items() if n != before.get(why, 0))
+        return reason
+
+
+@pytest.fixture(scope="module")
+def wire(node: Node) -> Iterator[Wire]:
+    name = f"wt-tunnel-{os.getpid()}"
+    with ExitStack() as stack:
+        here = stack.enter_context(namespace(name))
+        there = stack.enter_context(namespace(f"{name}-far"))
+        run("ip", "-n", here, "link", "add", "under", "address", NODE_MAC.hex(":"), "type", "veth",
+            "peer", "name", "far", "netns", there)  # fmt: skip
+        run("ip", "-n", there, "link", "set", "far", "up")
+        run("ip", "-n", here, "link", "set", "under", "up")
+        for version, bits in ((4, "24"), (6, "64")):
+            address = f"{ADDRESSES[version].uplink}/{bits}"
+            nodad = ["nodad"] if version == 6 else []
+            run("ip", "-n", here, "address", "add", address, "dev", "under", *nodad)
+        run("ip", "-n", here, "link", "add", "vx", "type", "vxlan", "external", "dstport",
+            str(VXLAN_PORT), "udp6zerocsumrx")  # fmt: skip
+        run("ip", "-n", here, "link", "set", "vx", "up")
+        with inside(here), Rtnl() as rtnl:
+            place = (socket.if_nametoindex("vx"), LinkDirection.INGRESS)
+            attached = set_filter(rtnl, *place, "from_overlay", node.programs["from_overlay"].fd)
+            assert not attached.error, attached
+        with inside(there):
+            far = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+            far.bind(("far", 0))
+        yield Wire(node, far)
+
+
+@pytest.fixture
+def peers(scene: Scene, wire: Wire) -> Scene:
+    """A pod here, a node there; `wire` is up."""
+    scene.pod(scene.at.a, ifindex=OTHER_LINK)
+    scene.local_range()
+    scene.remote_range()
+    return scene
+
+
+def from_c(scene: Scene, **changes: object) -> bytes:
+    sent = replace(scene.tcp(scene.at.c, scene.at.a), eth_src=MAC_B, eth_dst=MAC_A)
+    return replace(sent, **changes).frame  # type: ignore[arg-type]
+
+
+def test_a_pod_is_reached_from_the_node_that_has_the_sender(peers: Scene, wire: Wire) -> None:
+    assert wire.carry(from_c(peers), sender=peers.at.peer_node) is Reason.DELIVERED
+    assert peers.flow(peers.tcp(peers.at.c, peers.at.a)).path == FlowPath.OVERLAY
+
+
+def test_ipv4_pods_are_reached_over_an_ipv6_underlay(scene4: Scene, wire: Wire) -> None:
+    scene4.pod(scene4.at.a)
+    far_node = ADDRESSES[6].peer_node
+    scene4.remote_range(node=far_node)
+    assert wire.carry(from_c(scene4), sender=far_node) is Reason.DELIVERED
+
+
+def test_a_sender_that_is_no_node_is_not_believed(peers: Scene, wire: Wire) -> None:
+    stranger = peers.at.peer_node + 60
+    assert wire.carry(from_c(peers), sender=stranger) is Reason.OVERLAY_SOURCE
+
+
+@pytest.mark.parametrize("whose", ["b", "outside", "vip", "gateway"])
+def test_a_node_speaks_for_its_own_range_only(peers: Scene, wire: Wire, whose: str) -> None:
+    inner = from_c(peers, src=getattr(peers.at, whose))
+    assert wire.carry(inner, sender=peers.at.peer_node) is Reason.OVERLAY_SOURCE
+
+
+def test_another_network_of_tunnels_is_not_ours(peers: Scene, wire: Wire) -> None:
+    inner = from_c(peers)
+    assert wire.carry(inner, sender=peers.at.peer_node, vni=VNI + 1) is Reason.OVERLAY_SOURCE
+
+
+def test_arp_does_not_cross_the_overlay(scene4: Scene, wire: Wire) -> None:
+    scene4.pod(scene4.at.a)
+    scene4.remote_range()
+    inner = arp(MAC_B, scene4.at.c, scene4.at.a)
+    assert wire.carry(inner, sender=scene4.at.peer_node) is Reason.OVERLAY_SOURCE
+
+
+def test_an_isolated_pod_is_not_reached(peers: Scene, wire: Wire) -> None:
+    peers.pod(peers.at.a, ifindex=OTHER_LINK, ingress=(INGRESS, 1))
+    assert wire.carry(from_c(peers), sender=peers.at.peer_node) is Reason.POLICY_INGRESS
+    peers.rule_set(INGRESS, {0xF: 1})
+    peers.peer(peers.at.c, 0xF)
+    assert wire.carry(from_c(peers), sender=peers.at.peer_node) is Reason.DELIVERED
+
+
+def test_an_address_without_a_pod_is_dropped(peers: Scene, wire: Wire) -> None:
+    inner = from_c(peers, dst=peers.at.b)
+    assert wire.carry(inner, sender=peers.at.peer_node) is Reason.NO_WORKLOAD
+
+
+def test_the_nodes_own_address_is_the_stacks(peers: Scene, wire: Wire) -> None:
+    inner = from_c(peers, dst=peers.at.gateway)
+    assert wire.carry(inner, sender=peers.at.peer_node) is Reason.STACK
+
+
+def test_a_pod_that_must_not_be_redirected_to_takes_the_stack(peers: Scene, wire: Wire) -> None:
+    peers.pod(peers.at.a, ifindex=OTHER_LINK, flags=WorkloadFlag.NO_REDIRECT)
+    assert wire.carry(from_c(peers), sender=peers.at.peer_node) is Reason.STACK
+
+
+def test_answers_and_errors_to_what_an_isolated_pod_asked_pass(peers: Scene, wire: Wire) -> None:
+    peers.pod(peers.at.a, ingress=(INGRESS, 1))
+    asked = peers.udp(peers.at.a, peers.at.c)
+    assert peers.send(asked).reason is Reason.TUNNELLED
+    assert wire.carry(answer(asked).frame, sender=peers.at.peer_node) is Reason.DELIVERED
+    assert peers.flow(asked).flags & FlowFlag.REPLIED
+    error = unreachable(peers.at.c, peers.at.a, asked.network)
+    assert wire.carry(error.frame, sender=peers.at.peer_node) is Reason.DELIVERED
+    other = unreachable(peers.at.c, peers.at.a, replace(asked, sport=9).network)
+    assert wire.carry(other.frame, sender=peers.at.peer_node) is Reason.POLICY_INGRESS
+
+
+def test_the_reply_of_a_pod_goes_back_through_the_overlay(peers: Scene, wire: Wire) -> None:
+    peers.pod(peers.at.a)
+    wire.carry(from_c(peers), sender=peers.at.peer_node)
+    back = replace(answer(peers.tcp(peers.at.c, peers.at.a)), eth_src=MAC_A)
+    assert peers.send(replace(back, flags=ACK)).reason is Reason.TUNNELLED
