@@ -4,6 +4,8 @@ Never alters World, plan or rows.
 """
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import logging
 import math
@@ -59,10 +61,7 @@ class Upkeep:
     async def run(self) -> None:
         """Until the node is ready."""
         await self._loop.wait_until(self._in_line, math.inf)
-        # What the first listing made stays: later collections need not walk it again.
-        gc.collect()
-        gc.freeze()
-        gc.enable()
+        settle_memory()
         await self._loop.wait_until(self._hooked, HOOKS_TIMEOUT_S)
         self._datapath.retire()
         install_conflist(self._config.conf_dir)
@@ -87,6 +86,17 @@ class Upkeep:
         names = {change.key for change in turn.changes if change.kind is Kind.LINK}
         if ours := names & {OVERLAY, BRIDGE}:
             prepare_links(self._config.sysctl, [str(name) for name in ours])
+
+
+def settle_memory() -> None:
+    """What the first listing made stays: later collections need not walk it again. What it needed
+    on the way (pages of lists, dumps) goes back to the node.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    with contextlib.suppress(AttributeError):  # a libc without malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class ApiKeeper:

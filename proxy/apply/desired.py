@@ -44,74 +44,68 @@ class Delta:
                 yield from (RowKey(table, key) for key in keys)
 
 
-class _Claim(NamedTuple):
-    owner: Owner
-    table: str
-    key: Hashable
-    value: object
+_ABSENT = object()
+_Claims = dict[Owner | None, object]
 
 
 class Desired:
-    """The union of all owners' rows, and what changed of it since `take_delta` was last asked."""
+    """The union of all owners' rows, and what changed of it since `take_delta` was last asked.
+
+    Nearly every row has one owner, and there are many rows: an owner remembers its keys, a row only
+    its value. Rows with more owners have their claims in `_shared`, where None stands for the owner
+    that was alone there before.
+    """
 
     def __init__(self) -> None:
-        self._wants: dict[Owner, tuple[_Claim, ...]] = {}
-        self._rows: dict[str, dict[Hashable, _Claim]] = {}
-        self._shared: dict[RowKey, dict[Owner, _Claim]] = {}
-        self._before: dict[str, dict[Hashable, _Claim | None]] = {}
+        self._keys: dict[Owner, dict[str, tuple[Hashable, ...]]] = {}
+        self._rows: dict[str, dict[Hashable, object]] = {}
+        self._shared: dict[RowKey, _Claims] = {}
+        self._before: dict[str, dict[Hashable, object]] = {}
 
     def replace(self, owner: Owner, rows: Iterable[Row]) -> None:
         """What `owner` wants from now on; nothing: it goes."""
-        claims: dict[tuple[str, Hashable], _Claim] = {}
-        for row in rows:
-            claim = _Claim(owner, *row)
-            twice = claims.setdefault((row.table, row.key), claim)
-            if twice.value != claim.value:
-                claims[row.table, row.key] = _winner((twice, claim))
-        held = self._wants.get(owner, ())
-        for claim in held:
-            if (claim.table, claim.key) not in claims:
-                self._release(claim)
-        for claim in claims.values():
-            self._hold(claim)
-        if claims:
-            self._wants[owner] = tuple(claims.values())
-        elif held:
-            del self._wants[owner]
+        wanted: dict[str, dict[Hashable, object]] = {}
+        for table, key, value in rows:
+            place = wanted.setdefault(table, {})
+            place[key] = min(place[key], value, key=rank) if key in place else value
+        held = self._keys.pop(owner, {})
+        for table, keys in held.items():
+            for key in keys:
+                if key not in wanted.get(table, ()):
+                    self._release(RowKey(table, key), owner)
+        for table, values in wanted.items():
+            mine = frozenset(held.get(table, ()))
+            for key, value in values.items():
+                self._hold(RowKey(table, key), value, owner, is_mine=key in mine)
+        if wanted:
+            self._keys[owner] = {table: tuple(values) for table, values in wanted.items()}
 
     def take_delta(self) -> Delta:
         """The difference between now and the last call."""
         delta = Delta()
         for table, before in self._before.items():
             rows = self._rows[table]
-            for key, claim in before.items():
-                now = rows.get(key)
-                if now is None:
-                    if claim is not None:
+            for key, was in before.items():
+                now = rows.get(key, _ABSENT)
+                if now is _ABSENT:
+                    if was is not _ABSENT:
                         delta.delete(RowKey(table, key))
-                elif claim is None or claim.value != now.value:
-                    delta.upsert(RowKey(table, key), now.value)
+                elif was is _ABSENT or was != now:
+                    delta.upsert(RowKey(table, key), now)
         self._before = {}
         return delta
 
-    def owners(self, planner: str) -> tuple[Hashable, ...]:
-        """The keys of one planner that want anything."""
-        return tuple(key for name, key in self._wants if name == planner)
-
     def places(self, owner: Owner) -> tuple[RowKey, ...]:
         """Where `owner` wants rows."""
-        return tuple(RowKey(claim.table, claim.key) for claim in self._wants.get(owner, ()))
-
-    def tables(self) -> frozenset[str]:
-        return frozenset(table for table, rows in self._rows.items() if rows)
+        tables = self._keys.get(owner, {})
+        return tuple(RowKey(table, key) for table, keys in tables.items() for key in keys)
 
     def rows(self, table: str) -> dict[Hashable, object]:
         """One table's desired rows, copied."""
-        return {key: claim.value for key, claim in self._rows.get(table, {}).items()}
+        return dict(self._rows.get(table, {}))
 
     def value(self, place: RowKey) -> object | None:
-        claim = self._rows.get(place.table, {}).get(place.key)
-        return None if claim is None else claim.value
+        return self._rows.get(place.table, {}).get(place.key)
 
     def count(self, table: str) -> int:
         return len(self._rows.get(table, ()))
@@ -119,44 +113,49 @@ class Desired:
     def conflicts(self) -> Mapping[RowKey, tuple[Owner, ...]]:
         """Rows for which owners want different values, with those owners."""
         return {
-            place: tuple(claims)
+            place: self._owners(place)
             for place, claims in self._shared.items()
-            if len({rank(claim.value) for claim in claims.values()}) > 1
+            if len(set(map(rank, claims.values()))) > 1
         }
 
-    def _hold(self, claim: _Claim) -> None:
-        rows = self._rows.setdefault(claim.table, {})
-        held = rows.get(claim.key)
-        if held is not None:
-            place = RowKey(claim.table, claim.key)
-            if held.owner != claim.owner or place in self._shared:
-                claims = self._shared.setdefault(place, {held.owner: held})
-                claims[claim.owner] = claim
-                claim = _winner(claims.values())
-        self._put(rows, held, claim)
+    def _owners(self, place: RowKey) -> tuple[Owner, ...]:
+        return tuple(
+            o for o, tables in self._keys.items() if place.key in tables.get(place.table, ())
+        )
 
-    def _release(self, claim: _Claim) -> None:
-        rows, place = self._rows[claim.table], RowKey(claim.table, claim.key)
-        held = rows[claim.key]
+    def _hold(self, place: RowKey, value: object, owner: Owner, *, is_mine: bool) -> None:
+        rows = self._rows.setdefault(place.table, {})
+        if place.key in rows:
+            claims = self._shared.get(place)
+            if claims is None and not is_mine:
+                claims = self._shared[place] = {None: rows[place.key]}
+            if claims is not None:
+                claims[None if is_mine and owner not in claims else owner] = value
+                value = _winner(claims)
+        self._put(place, value)
+
+    def _release(self, place: RowKey, owner: Owner) -> None:
         claims = self._shared.get(place)
         if claims is None:
-            self._note(held, held)
-            del rows[claim.key]
+            self._note(place)
+            del self._rows[place.table][place.key]
             return
-        del claims[claim.owner]
+        del claims[owner if owner in claims else None]
         if len(claims) == 1:
             del self._shared[place]
-        self._put(rows, held, _winner(claims.values()))
+        self._put(place, _winner(claims))
 
-    def _put(self, rows: dict[Hashable, _Claim], held: _Claim | None, claim: _Claim) -> None:
-        if held is None or held.value != claim.value:
-            self._note(claim, held)
-        rows[claim.key] = claim
+    def _put(self, place: RowKey, value: object) -> None:
+        rows = self._rows[place.table]
+        if rows.get(place.key, _ABSENT) != value:
+            self._note(place)
+            rows[place.key] = value
 
-    def _note(self, at: _Claim, before: _Claim | None) -> None:
-        """Remember what the last delta left at `at`'s place, the first time that it moves."""
-        self._before.setdefault(at.table, {}).setdefault(at.key, before)
+    def _note(self, place: RowKey) -> None:
+        """Remember what the last delta left at `place`, the first time that it moves."""
+        now = self._rows[place.table].get(place.key, _ABSENT)
+        self._before.setdefault(place.table, {}).setdefault(place.key, now)
 
 
-def _winner(claims: Iterable[_Claim]) -> _Claim:
-    return min(claims, key=lambda claim: rank(claim.value))
+def _winner(claims: _Claims) -> object:
+    return min(claims.values(), key=rank)

@@ -23,7 +23,7 @@ def test_a_row_that_its_owner_stops_yielding_is_a_delete() -> None:
     desired.take_delta()
     desired.replace(WEB, [])
     assert desired.take_delta().deletes == {"frontends": {b"k"}}
-    assert desired.owners("services") == ()
+    assert desired.places(WEB) == ()
 
 
 def test_a_row_of_two_owners_stays_until_the_last_one_goes() -> None:
@@ -64,6 +64,17 @@ def test_the_loser_of_a_conflict_takes_over_when_the_winner_goes() -> None:
     desired.replace(API, [])
     assert desired.take_delta().upserts == {"frontends": {b"k": b"2"}}
     assert desired.conflicts() == {}
+
+
+def test_a_row_that_changed_hands_follows_its_last_owner() -> None:
+    desired = Desired()
+    for owner in (WEB, API):
+        desired.replace(owner, [Row("peers", b"k", b"1")])
+    desired.replace(WEB, [])
+    desired.replace(API, [Row("peers", b"k", b"2")])
+    assert desired.take_delta().upserts == {"peers": {b"k": b"2"}}
+    desired.replace(API, [])
+    assert desired.count("peers") == 0
 
 
 _wishes = st.dictionaries(
