@@ -1,0 +1,1 @@
+"""The kernel side of Weft and its exact mirror in Python; decides nothing about a cluster."""
