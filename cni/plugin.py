@@ -206,7 +206,7 @@ class Plugin:
 
     async def _check(self, request: Request, descriptors: Descriptors | None) -> None:
         version = request.config.version
-        previous = results.addresses_in(request.config.prev_result, version, request.ifname)
+        previous = results.addresses_in(bytes(request.config.prev_result), version, request.ifname)
         with _namespace(request, descriptors) as pod:
             async with self._alone(request.container_id):
                 attachment = self._leases.find(request.key)

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 
 import msgspec
 
+from weft.cni.frame import NETNS_ERRNO
+
 Address = IPv4Address | IPv6Address
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -220,7 +222,7 @@ def parse_request(env: Mapping[str, str], stdin: bytes) -> Request:
         container_id=env.get("CNI_CONTAINERID", ""),
         ifname=env.get("CNI_IFNAME", ""),
         netns=env.get("CNI_NETNS", ""),
-        netns_errno=int(env.get("WEFT_NETNS_ERRNO", "0")),
+        netns_errno=int(env.get(NETNS_ERRNO, "0")),
         netns_override=env.get("CNI_NETNS_OVERRIDE", "").lower() in {"1", "true"},
         pod_namespace=args.get("K8S_POD_NAMESPACE", ""),
         pod_name=args.get("K8S_POD_NAME", ""),

@@ -35,6 +35,15 @@ def test_check_of_an_unknown_container_says_so(routed: Lab) -> None:
     assert routed.cni("CHECK", pod, "c9", config=result).answer["code"] == 3
 
 
+@pytest.mark.parametrize("config", [{}, {"prevResult": None}])
+def test_check_without_a_previous_result_is_an_invalid_configuration(
+    routed: Lab, config: dict[str, object]
+) -> None:
+    refused = routed.cni("CHECK", routed.pod(), config=config)
+    assert refused.answer["code"] == 7
+    assert "required prevResult missing" in details(refused)
+
+
 def test_check_without_a_daemon_is_try_again_and_not_broken(idle: Lab) -> None:
     started_s = time.monotonic()
     assert idle.cni("CHECK", idle.pod()).answer["code"] == 11
