@@ -14,6 +14,7 @@
 #include "translate.h"
 #include "rewrite.h"
 #include "deliver.h"
+#include "recent.h"
 #include "refuse.h"
 #include "neighbour.h"
 #include "leave.h"
@@ -88,7 +89,12 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 		reason = remember_choice(p);
 	if (!reason)
 		reason = translate_packet(skb, p, flow, reply);
-	return reason ? reason : go(skb, p, s, dst, path);
+	if (reason)
+		return reason;
+	reason = go(skb, p, s, dst, path);
+	if (flow && !p->translated && !(flow->flags & FLOW_TRANSLATED))
+		note(skb, p, reason, dst);
+	return reason;
 }
 
 static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
@@ -124,6 +130,9 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 		return judge_neighbour(skb, p);
 	if (p->kind == KIND_ROUTER)
 		return REASON_ROUTER_ADVERT_SPOOFED;
+	reason = recall(skb, p);
+	if (reason)
+		return reason;
 	src = workloads.lookup(&p->tuple.src);
 	if (!s || !owns(skb, p, src))
 		return REASON_SOURCE_SPOOFED;

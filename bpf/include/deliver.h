@@ -26,28 +26,31 @@ static long receive(struct __sk_buff *skb)
 	return skb->pkt_type == PACKET_HOST ? 0 : bpf_skb_change_type(skb, PACKET_HOST);
 }
 
-static enum reason write_macs(struct __sk_buff *skb, const struct workload *to)
-{
-	struct macs *macs = (void *)(long)skb->data;
-
-	if ((void *)(macs + 1) > (void *)(long)skb->data_end)
-		return REASON_HELPER_FAILED;
-	/* A workload's row has both MACs side by side, in a frame's order. */
-	_Static_assert(__builtin_offsetof(struct workload, host_mac) ==
-			       __builtin_offsetof(struct workload, mac) + ETH_ALEN, "order");
-	*macs = *(const struct macs *)to->mac;
-	return REASON_NONE;
-}
+/* A workload's row has both MACs side by side, in a frame's order. */
+_Static_assert(__builtin_offsetof(struct workload, host_mac) ==
+		       __builtin_offsetof(struct workload, mac) + ETH_ALEN,
+	       "order of MACs");
 
 /*
- * Into a pod by redirect_peer, past its link's egress program: whoever calls this has judged.
- * The mark would survive into the pod; a store of its own, as the verifier refuses a wider one.
+ * Makes the packet one that a pod may get by redirect_peer. The mark would survive into the pod; a
+ * store of its own, as the verifier refuses a wider one.
  */
+static long enter_pod(struct __sk_buff *skb, const struct macs *macs)
+{
+	struct macs *frame = (void *)(long)skb->data;
+
+	if ((void *)(frame + 1) > (void *)(long)skb->data_end)
+		return -1;
+	*frame = *macs;
+	*(volatile __u32 *)&skb->mark = 0;
+	return receive(skb);
+}
+
+/* Into a pod past its link's egress program: whoever calls this has judged. */
 static enum reason into_pod(struct __sk_buff *skb, struct packet *p, const struct workload *to)
 {
-	if (write_macs(skb, to) || receive(skb))
+	if (enter_pod(skb, (const struct macs *)to->mac))
 		return REASON_HELPER_FAILED;
-	*(volatile __u32 *)&skb->mark = 0;
 	p->target = to->ifindex;
 	return REASON_DELIVERED;
 }

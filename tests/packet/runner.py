@@ -6,6 +6,7 @@ to is seen from the reason that was counted and the MACs that were written.
 
 import ctypes
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from weft.bpf.wire import TableKind
 # Offsets in struct __sk_buff.
 _MARK, _INGRESS_IFINDEX, _IFINDEX, _CONTEXT_BYTES = 8, 36, 40, 192
 _DIRECTIONS = 8
+# linux/time.h; it moves with the jiffies.
+_CLOCK_MONOTONIC_COARSE = 6
 
 
 class Action(IntEnum):
@@ -86,7 +89,9 @@ class Node:
         self, program: str, packet: bytes, *, ifindex: int = 1, received_on: int = 0, mark: int = 0
     ) -> Outcome:
         """One packet through `program` on the link `ifindex`, which must exist; received_on: the
-        link by which the node got it, 0 for its own."""
+        link by which the node got it, 0 for its own. It runs in a later tick than what was done
+        before, so that nothing is recalled (recent.h)."""
+        await_tick()
         before = self.counts()
         run = self.repeat(program, packet, 1, ifindex=ifindex, received_on=received_on, mark=mark)
         after = self.counts()
@@ -122,6 +127,13 @@ class Node:
                 reason, direction = divmod(unpack_u32(key), _DIRECTIONS)
                 totals[Reason(reason), Direction(direction)] = packets
         return totals
+
+
+def await_tick() -> None:
+    """Until the kernel's jiffies have moved on."""
+    now = time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE)
+    while time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE) == now:
+        pass
 
 
 @contextmanager
