@@ -172,9 +172,8 @@ def test_an_address_of_two_links_is_nobodys_while_one_of_their_pods_is_unknown(
     client = str(scene.ip("a/client"))
     assert scene.reaches(client, "a/web")
     scene.link("a/ghost", client)
-    assert not scene.tables_allow(client, "a/web", "TCP/80")
-    scene.policy("a/p", podSelector=WEB, ingress=[{"from": [{"podSelector": CLIENT}, {}]}])
-    assert not scene.tables_allow(client, "a/web", "TCP/80")
+    assert not scene.why(Direction.INGRESS, "a/web", client).allowed
+    assert scene.why(Direction.INGRESS, "a/web", "b/client").set_id
 
 
 def test_a_rule_for_everyone_leaves_nothing_to_tell_apart(scene: Scenario) -> None:

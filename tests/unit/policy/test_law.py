@@ -34,7 +34,8 @@ from weft.proxy.model.objects import (
 )
 from weft.proxy.model.objects import Workload as Link
 from weft.proxy.model.world import Change, World
-from weft.proxy.plan.policy import PLANNERS, Judgement, judgement, workload_keys
+from weft.proxy.plan.policy import BLOCKS, PLANNERS, Judgement, judgement, workload_keys
+from weft.proxy.plan.policy_prefix import prefix_of
 from weft.proxy.plan.policy_world import book_of, forget
 from weft.proxy.plan.rows import Row
 
@@ -205,3 +206,24 @@ def test_a_node_that_takes_an_address_out_of_a_block_moves_the_revision() -> Non
     assert "l1" in workload_keys(change, before, after)
     assert judgements(after)["l1"].ingress_revision != old.ingress_revision
     assert judgements(after)["l1"].ingress_set == old.ingress_set
+
+
+def test_a_pod_cidr_that_comes_around_a_block_changes_the_blocks_row() -> None:
+    """Unknown addresses of the block may be pods from then on."""
+    forget()
+    ref, ip = Ref("a", "w1"), POD_IPS[0]
+    peers = (Peer(namespaces=Selector()), Peer(block=IPBlock(IPv4Network("10.244.9.128/25"))))
+    rules = tuple(Rule((peer,)) for peer in peers)
+    before = world_of(
+        Pod(ref, "u", OWN_NODE, {}, (ip,), False, False),
+        Link("l1", ref, "u", (ip,), LOOPBACK, bytes(6), bytes(6)),
+        NetworkPolicy(Ref("a", "p"), Selector(), True, True, rules[:1], rules[1:]),
+    )
+    joining = Node(Ref("", "n9"), (), (IPv4Network("10.244.9.0/24"),))
+    change, after = step(before, (Kind.NODE, joining.ref, joining))
+    named = set(_named(change, before, after))
+    block = prefix_of(IPv4Network("10.244.9.128/25"))
+    assert ("blocks", block) in named
+    assert ("blocks", prefix_of(joining.pod_cidrs[0])) in named
+    rows = [list(BLOCKS.rows(world, block)) for world in (before, after)]
+    assert rows[0] != rows[1]

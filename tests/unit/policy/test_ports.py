@@ -1,6 +1,6 @@
 """Which ports a rule means (policy S12-S14), and how a set's ports become classes and LPM rows."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.policy.lookup import port_class
@@ -121,6 +121,7 @@ ranges = st.builds(
 lists = st.lists(ranges, max_size=5).map(ports_of) | st.just(EVERY_PORT)
 
 
+@settings(deadline=None)
 @given(st.lists(lists, max_size=12), st.data())
 def test_every_port_gets_the_bits_of_exactly_the_lists_that_name_it(
     port_lists: list[Ports], data: st.DataObject
