@@ -16,12 +16,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 from statistics import median
 
 from deploy.netlab import Lab
 from tests.bench.report import Figure, show
+from weft.cni.leases import boot_id
+from weft.cni.spec import Address
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = ROOT / "build/weft-cni"
@@ -31,6 +34,7 @@ ROUNDS, DUAL_ROUNDS, BURST_ROUNDS = 25, 5, 3
 BURST, CROWD = 30, 110
 OURS = ("weft", "weftd")
 V4, V6 = "10.88.0.0/20", "fd88::/64"
+WIDE, TAKEN = "10.96.0.0/18", 8000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -69,7 +73,9 @@ def main() -> int:
             if families != "IPv4":
                 ways.insert(1, whole_daemon(undo, here))
             show(f"CNI ADD, {families}", single_figures(ways, pods, families))
-            show(f"CNI at once, {families}", burst_figures(ways, pods, families))
+            show(f"CNI at once, {families}", burst_figures(ways, pods))
+        full = list(crowded(undo, folder, tools.parent))
+        show(f"CNI ADD with {TAKEN} addresses taken", crowded_figures(full, pods))
     return 0
 
 
@@ -99,7 +105,7 @@ def single_figures(ways: Sequence[Way], pods: Sequence[str], families: str) -> l
     ]
 
 
-def burst_figures(ways: Sequence[Way], pods: Sequence[str], families: str) -> list[Figure]:
+def burst_figures(ways: Sequence[Way], pods: Sequence[str]) -> list[Figure]:
     added: dict[str, list[float]] = {way.name: [] for way in ways}
     deleted: dict[str, list[float]] = {way.name: [] for way in ways}
     for _ in range(BURST_ROUNDS):
@@ -126,6 +132,56 @@ def burst_figures(ways: Sequence[Way], pods: Sequence[str], families: str) -> li
         figures.append(Figure(f"{name}, ADD {CROWD} at once, wall", wall, "<= 5 s"))
         figures.append(Figure("  failed", str(crowd.failures), "0"))
     return figures
+
+
+def crowded_figures(ways: Sequence[Way], pods: Sequence[str]) -> list[Figure]:
+    """Each plugin on an empty node and on one whose range is half full."""
+    times: dict[str, list[float]] = {way.name: [] for way in ways}
+    for _ in range(DUAL_ROUNDS * 2):
+        for way in ways:
+            one = run_all(way, "ADD", pods[:1])
+            run_all(way, "DEL", pods[:1])
+            if one.failures:
+                raise RuntimeError(f"{way.name} failed: run its plugin by hand to see why")
+            times[way.name] += one.each_s
+    figures = [Figure(name, f"{median(each) * 1e3:.2f} ms") for name, each in times.items()]
+    for name, goal in (("weft", "<= 1.2 x"), ("ptp", "")):
+        ratio = median(times[f"{name}, {TAKEN}"]) / median(times[f"{name}, empty"])
+        figures.append(Figure(f"  {name} to itself empty", f"{ratio:.2f} x", goal))
+    return figures
+
+
+def crowded(undo: ExitStack, folder: Path, tools: Path) -> Iterator[Way]:
+    for state in ("empty", str(TAKEN)):
+        here = folder / state
+        here.mkdir()
+        if state != "empty":
+            fill(here)
+        yield replace(ours(undo, here, [WIDE]), name=f"weft, {state}")
+        yield replace(next(peers(undo, here, tools, [WIDE])), name=f"ptp, {state}")
+
+
+def fill(folder: Path) -> None:
+    """The first TAKEN addresses of WIDE, in our lease file and in host-local's folder."""
+    network = ip_network(WIDE)
+    taken = [network[number] for number in range(2, TAKEN + 2)]
+    lines = [{"boot": boot_id(), "format": 1}, *({"held": held(one)} for one in taken)]
+    (folder / "leases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    store = folder / "host-local/ptp"
+    store.mkdir(parents=True)
+    for address in taken:
+        (store / str(address)).write_text(f"bench-{address}\r\neth0")
+    (store / "last_reserved_ip.0").write_text(str(taken[-1]))
+
+
+def held(address: Address) -> dict[str, object]:
+    """A lease whose namespace is there, so that it is not taken for a vanished pod's."""
+    texts = dict.fromkeys(("pod_namespace", "pod_name", "pod_uid", "host_mac", "pod_mac"), "")
+    return {
+        "container_id": f"bench-{address}", "ifname": "eth0", "netns": "/proc/self/ns/net",
+        "addresses": [str(address)], "host_ifname": f"x{address}", "host_ifindex": 0,
+        "mtu_bytes": 1500, "network": "weft", **texts,
+    }  # fmt: skip
 
 
 def ratios(times: dict[str, list[float]], goals: dict[str, str]) -> list[Figure]:
@@ -192,13 +248,13 @@ def peers(undo: ExitStack, folder: Path, tools: Path, ranges: Sequence[str]) -> 
         config = {"cniVersion": "1.0.0", "name": name, "type": name, **keys, "ipam": ipam}
         path = folder / f"{name}.json"
         path.write_text(json.dumps(config))
-        node = undo.enter_context(namespace(f"{name}{len(ranges)}"))
+        node = undo.enter_context(namespace(f"{name}-{folder.name}"))
         yield Way(name, tools / name, path, node, {})
 
 
 def ours(undo: ExitStack, folder: Path, ranges: Sequence[str]) -> Way:
     """The shim, and the server in a process of its own."""
-    node = undo.enter_context(namespace(f"weft{len(ranges)}"))
+    node = undo.enter_context(namespace(f"weft-{folder.name}"))
     config = folder / "weft.json"
     config.write_text(json.dumps({
         "cniVersion": "1.0.0", "name": "weft", "type": "weft-cni", "mode": "routed",
