@@ -109,7 +109,6 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     applier = Applier(_targets(datapath, hooks), desired, time.monotonic)
     patrol = Patrol(applier, sorted(ROW_TABLES))
     planning = Planning(PLANNERS, desired)
-    planning.touch_all(intake.world)
     return Loop(intake, planning, desired, applier, patrol)
 
 

@@ -196,7 +196,8 @@ class Loop:
             touched: set[Owner] = set()
             for step in self.intake.take(item.event):
                 changes.append(step.change)
-                self.planning.touch(step)
+                if self._follows_changes or item.owners is not None:
+                    self.planning.touch(step)
                 if item.owners is not None:
                     touched.update(self.planning.touched_by(step))
             if item.owners is not None:
@@ -206,8 +207,15 @@ class Loop:
         queued_s = posted[0].at_s if posted else started_s
         return Turn(tuple(changes), self.intake.stage, queued_s, started_s, time.monotonic())
 
+    @property
+    def _follows_changes(self) -> bool:
+        """A first listing is planned whole: what each of its objects touches need not be asked."""
+        return self.applier.stage is not Stage.STARTING or bool(self._urgent)
+
     def _write(self) -> None:
         stage = self.intake.stage
+        if stage is not Stage.STARTING and self.applier.stage is Stage.STARTING:
+            self.planning.touch_all(self.world)
         if stage is Stage.STARTING:
             self.planning.plan_only(self.world, self._urgent)
         else:

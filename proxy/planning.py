@@ -34,9 +34,11 @@ class Planning:
         self._stale: dict[str, set[Hashable]] = {name: set() for name in self._planners}
 
     def touch_all(self, world: World) -> None:
-        """Mark everything: at the start, for keys that no change names."""
+        """Mark every key that there is, and every one that wanted rows of an earlier World."""
         for name, planner in self._planners.items():
             self._stale[name].update(planner.all_keys(world))
+        for name, key in self._desired.owners():
+            self._stale[name].add(key)
 
     def touch(self, step: Step) -> None:
         """Mark what `step` can alter."""

@@ -95,6 +95,10 @@ class Desired:
         self._before = {}
         return delta
 
+    def owners(self) -> tuple[Owner, ...]:
+        """Everyone who wants anything."""
+        return tuple(self._keys)
+
     def places(self, owner: Owner) -> tuple[RowKey, ...]:
         """Where `owner` wants rows."""
         tables = self._keys.get(owner, {})

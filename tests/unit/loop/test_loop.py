@@ -163,3 +163,17 @@ def test_observers_hear_of_each_turn_with_its_changes() -> None:
             assert all(t.queued_s <= t.started_s <= t.ended_s for t in turns)
 
     asyncio.run(story())
+
+
+def test_what_was_planned_before_the_listing_and_vanished_with_it_leaves_no_row() -> None:
+    async def story() -> None:
+        async with running(listed=False) as bench:
+            bench.target.rows = {"old": "1"}
+            await bench.loop.submit(moved("gone", row="1"))
+            await bench.loop.submit(moved("stays", row="1"))
+            bench.list(Kind.NAMESPACE, namespace("stays", row="2"), namespace("new", row="1"))
+            bench.list(Kind.POD)
+            await bench.turned()
+            assert bench.target.rows == {"stays": "2", "new": "1"}
+
+    asyncio.run(story())
