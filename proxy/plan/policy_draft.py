@@ -124,6 +124,8 @@ class Draft:
     # Settling.
     def finish(self) -> tuple[Book, Moves]:
         """The book, and what of it differs from the one before."""
+        if not (self._rejudged or self._prefixes or self._addresses):
+            return self._book, Moves()
         judged = self._judged.finish()
         if self._rejudged:
             self.switch({s.id: s for one in judged.values() for s in one.sets()})
@@ -150,9 +152,13 @@ class Draft:
             frozenset(self._moved_addresses),
             frozenset(self._moved_prefixes),
             frozenset(self._tally.classes),
-            frozenset(self._universe.sets.keys() ^ self._book.universe.sets.keys()),
+            self._moved_sets(),
             frozenset(self._rejudged.union(told)),
         )
+
+    def _moved_sets(self) -> frozenset[int]:
+        before, after = self._book.universe, self._universe
+        return frozenset() if before is after else frozenset(before.sets.keys() ^ after.sets.keys())
 
     def switch(self, sets: Mapping[int, RuleSet]) -> None:
         """Bring other rule sets in force; touch every place that their atoms tell apart."""
