@@ -73,7 +73,9 @@ class Plugin:
             request = parse_request(call.env, call.config)
             start_s = now_s()
             text = await self._verb(request, descriptors)
-            log.info("%s took %.1f ms", _title(call), (now_s() - start_s) * 1e3)
+            # Runtimes ask for STATUS every five seconds.
+            level = logging.DEBUG if request.command is Command.STATUS else logging.INFO
+            log.log(level, "%s took %.1f ms", _title(call), (now_s() - start_s) * 1e3)
             return Answer(0, text)
         except CniError as error:
             log.warning("%s %s", _title(call), error)
@@ -287,7 +289,5 @@ def _version_of(config: bytes) -> str:
 
 
 def _title(call: Call) -> str:
-    env = call.env
-    return (
-        f"{env.get('CNI_COMMAND', '')} {env.get('CNI_CONTAINERID', '')}/{env.get('CNI_IFNAME', '')}"
-    )
+    words = [call.env.get(f"CNI_{name}", "") for name in ("COMMAND", "CONTAINERID", "IFNAME")]
+    return " ".join(filter(None, words))

@@ -131,12 +131,12 @@ class Lab:
         return finish(self.start(verb, *args, **kwargs))
 
     @contextmanager
-    def daemon(self) -> Iterator["subprocess.Popen[str]"]:
-        """The server in the node's namespace, listening; terminated at the end."""
+    def daemon(self, *runner: str) -> Iterator["subprocess.Popen[str]"]:
+        """The server in the node's namespace, started by `runner`, listening; ended at the end."""
         config = self.folder / "node.json"
         config.write_text(json.dumps(self.config))
         process = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{self.node}", sys.executable, str(DAEMON),
+            ["nsenter", f"--net=/run/netns/{self.node}", *runner, sys.executable, str(DAEMON),
              str(self.folder), str(config)],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

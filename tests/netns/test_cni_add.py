@@ -1,6 +1,8 @@
 """ADD by the real shim and the real server, in namespaces."""
 
+import os
 import signal
+import subprocess
 from pathlib import Path
 
 from tests.netns.cni_lab import (
@@ -55,6 +57,32 @@ def test_a_namespace_whose_ipv6_was_switched_off_gets_its_ipv6_address(node: Lab
     run("ip", "netns", "exec", pod, "sysctl", "-w", "net.ipv6.conf.all.disable_ipv6=1")
     for address in addresses(node.cni("ADD", pod)):
         assert pings(node.node, address)
+
+
+def test_the_daemon_needs_no_capability_but_net_admin(idle: Lab) -> None:
+    with idle.daemon("setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_admin"):
+        pod = idle.pod()
+        for address in addresses(idle.cni("ADD", pod)):
+            assert pings(idle.node, address)
+        assert idle.cni("DEL", pod).code == 0
+        assert nothing_left(idle)
+
+
+def test_a_pod_in_a_user_namespace_of_its_own_is_wired(idle: Lab) -> None:
+    """Its network namespace belongs to that user namespace (Kubernetes: hostUsers: false)."""
+    pod = subprocess.Popen(["unshare", "-Urn", "sleep", "60"])
+    try:
+        path = Path(f"/proc/{pod.pid}/ns/net")
+        own = os.readlink("/proc/self/ns/net")
+        wait_until("the pod has its namespace", lambda: os.readlink(path) != own)
+        with idle.daemon("setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_admin"):
+            added = idle.cni("ADD", "x", CNI_NETNS=str(path))
+            for address in addresses(added):
+                assert pings(idle.node, address)
+            assert idle.cni("DEL", "x", CNI_NETNS=str(path)).code == 0
+    finally:
+        pod.kill()
+        pod.wait()
 
 
 def test_a_requested_address_is_given(routed: Lab) -> None:
