@@ -33,6 +33,27 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as s:
     print(longest_s)
 """
 
+# Knocks at a forbidden door until a file appears; prints how often, and how often it opened.
+KNOCKING = """
+import socket, sys
+from pathlib import Path
+knocks = opened = 0
+while not Path(sys.argv[4]).exists():
+    with socket.socket() as s:
+        s.settimeout(0.02)
+        knocks += 1
+        opened += s.connect_ex((sys.argv[1], int(sys.argv[2]))) == 0
+    Path(sys.argv[3]).touch()
+print(knocks, opened)
+"""
+
+DENY = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "closed", "namespace": "default"},
+    "spec": {"podSelector": {"matchLabels": {"door": "closed"}}, "policyTypes": ["Ingress"]},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -72,8 +93,8 @@ def law(stage: Stage) -> Iterator[None]:
         assert_dump_equals_plan(node)
 
 
-def is_open(client: Pod) -> bool:
-    script = f"import socket; socket.create_connection(('{VIP}', 80), 1).close()"
+def is_open(client: Pod, address: str = VIP, port: int = 80) -> bool:
+    script = f"import socket; socket.create_connection(('{address}', {port}), 1).close()"
     return client.attempt(sys.executable, "-c", script).returncode == 0
 
 
@@ -122,6 +143,32 @@ def test_a_paced_connection_does_not_notice_kills_and_restarts(stage: Stage) -> 
     assert paced.returncode == 0, complaint.decode()
     # Two cores that start a daemon delay a process by tens of ms; a lost segment costs 200 ms.
     assert float(said) < 0.15
+
+
+def test_no_policy_opens_while_daemons_die_and_start(stage: Stage) -> None:
+    east = stage.east
+    closed = east.add_pod("closed", labels={"door": "closed"})
+    east.serve(closed, PORT)
+    address = str(closed.address(4))
+    assert is_open(stage.client, address, PORT)
+    stage.lab.manifests.put(DENY)
+    wait_for("the policy", lambda: not is_open(stage.client, address, PORT))
+    ready, end = east.folder / "knocking.ready", east.folder / "knocking.end"
+    argv = stage.client.command(sys.executable, "-c", KNOCKING, address, str(PORT), ready, end)
+    knocking = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    try:
+        wait_for("the first knock", ready.exists)
+        for _ in range(3):
+            restart(east)
+        end.touch()
+        said, _ = knocking.communicate(timeout=10)
+    finally:
+        stop(knocking)
+        east.delete_pod("closed")
+        stage.lab.manifests.remove("NetworkPolicy", "closed", "default")
+    knocks, opened = map(int, said.split())
+    assert knocks > 50
+    assert opened == 0
 
 
 def test_new_connections_open_while_no_daemon_runs(stage: Stage) -> None:
