@@ -110,7 +110,8 @@ static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const stru
 	if (!flow) {
 		if (translate(p, s))
 			return refuse(skb, p, src);
-		if (p->translated)
+		/* A new choice starts a new flow, whatever was between the same ends before. */
+		if (p->translated && !p->backend)
 			flow = find_flow(p, s);
 	}
 	return send_on(skb, p, s, flow, src);

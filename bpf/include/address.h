@@ -59,6 +59,15 @@ static bool is_link_local6(const struct address *a)
 	return (a->word[0] & BE32(0xffc00000)) == BE32(0xfe800000);
 }
 
+/*
+ * Whether `seen` lies more than `limit_s` before `now`. Another CPU may have written it after `now`
+ * was read here, right at a tick: a second of grace keeps what is newest from looking oldest.
+ */
+static bool is_older(u32 now, u32 seen, u32 limit_s, const struct settings *s)
+{
+	return now + s->hz - seen > (limit_s + 1) * s->hz;
+}
+
 /* This node's own address inside its podCIDR, the gateway of its pods. */
 static bool is_own_gateway(const struct settings *s, const struct address *a)
 {

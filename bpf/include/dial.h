@@ -110,7 +110,8 @@ static struct translation *known_datagram(const struct settings *s, struct tuple
 {
 	struct translation *known = translations.lookup(key);
 
-	if (!known || now - known->seen > TRANSLATION_UDP_S * s->hz || !has_backend(known->backend))
+	if (!known || is_older(now, known->seen, TRANSLATION_UDP_S, s) ||
+	    !has_backend(known->backend))
 		return 0;
 	if (now - known->seen >= s->hz)
 		known->seen = now;

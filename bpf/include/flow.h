@@ -54,7 +54,7 @@ static u32 idle_limit_s(u8 proto, u8 flags)
 
 static bool is_idle(const struct packet *p, const struct settings *s, u32 seen, u32 limit_s)
 {
-	return p->now - seen > limit_s * s->hz;
+	return is_older(p->now, seen, limit_s, s);
 }
 
 /* The live flow of p->tuple, else NULL. A SYN starts anew what was closing. */
@@ -119,6 +119,7 @@ static void refresh_flow(const struct packet *p, const struct settings *s, struc
 static enum reason create_flow(struct packet *p, const struct workload *initiator,
 			       const struct workload *responder, enum flow_path path, u8 flags)
 {
+	struct tuple *key = flow_key(p);
 	struct flow flow = {};
 
 	if ((p->tuple.proto == IPPROTO_TCP && (p->tcp_flags & TCP_RST)) || is_icmp_error(p))
@@ -134,7 +135,7 @@ static enum reason create_flow(struct packet *p, const struct workload *initiato
 	flow.path = path;
 	flow.seen = p->now;
 	p->is_new = 1;
-	return flows.update(flow_key(p), &flow) ? REASON_TABLE_FULL : REASON_NONE;
+	return flows.update(key, &flow) ? REASON_TABLE_FULL : REASON_NONE;
 }
 
 #endif

@@ -36,6 +36,9 @@ struct settings {
 	__u32 event_sample;	 /* one forwarded new flow in this many makes an event; 0: none */
 	struct address gateway4; /* this node's own address inside its podCIDR; zero: none */
 	struct address gateway6;
+	__be16 overlay_port; /* UDP; 0: none */
+	__u16 pad0;
+	__u32 pad1;
 };
 
 /* workloads: a local pod's address -> its link and the two rule sets that judge it. */
