@@ -3,6 +3,7 @@
 Never plans and never writes. Used by the loop's worker only; readers see whole Worlds.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from weft.proxy.apply.gate import Stage
 from weft.proxy.model.objects import Broken, Kind
 from weft.proxy.model.world import Change, Key, Record, World
 from weft.proxy.watch.events import Event, Listed, Moved
+
+log = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
@@ -81,4 +84,8 @@ class Intake:
         yield Step(change, before, self.world)
 
     def _refuse(self, broken: Broken) -> None:
-        self.broken[broken.kind, broken.ref] = broken.why
+        place = (broken.kind, broken.ref)
+        if self.broken.get(place) != broken.why:
+            said = {"kind": broken.kind, "object": str(broken.ref), "why": broken.why}
+            log.warning("object not understood, its last good state stays", extra=said)
+        self.broken[place] = broken.why

@@ -28,10 +28,13 @@ _AGAIN_S = 0.05
 # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
 _GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 _LINK_MESSAGES, _ADDRESS_MESSAGES, _ROUTE_MESSAGES = (16, 17), (20, 21), (24, 25)
+_DELLINK = 17
 _IFLA_IFNAME = 3
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _IFINFO_SIZE = 16
+# Both struct ifinfomsg and struct ifaddrmsg have the ifindex at byte 4.
+_IFINDEX = struct.Struct("=i")
 _SCOPE_UNIVERSE = 0
 _TENTATIVE_OR_DEPRECATED = 0x40 | 0x20
 
@@ -55,6 +58,7 @@ class Netlink:
         self._pod_links = pod_links
         self._route_protocol = route_protocol
         self._said: dict[Key, Record] | None = None
+        self._pods: set[int] = set()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._ended, self._end = os.pipe()
 
@@ -120,24 +124,22 @@ class Netlink:
 
     def _touches(self, kind: int, body: bytes) -> set[str]:
         if kind in _LINK_MESSAGES:
-            return set() if self._is_pods(body) else {"links"}
+            return set() if self._is_pods(kind, body) else {"links"}
         if kind in _ADDRESS_MESSAGES:
-            return {"links"}
+            return set() if _IFINDEX.unpack_from(body, 4)[0] in self._pods else {"links"}
         if kind in _ROUTE_MESSAGES:
             # struct rtmsg: family, dst_len, src_len, tos, table, protocol
             found = {"routes"} if body[5] == self._route_protocol else set()
             return found | ({""} if body[1] == 0 else set())
         return set()
 
-    def _is_pods(self, body: bytes) -> bool:
-        at = _IFINFO_SIZE
-        while at + _ATTRIBUTE.size <= len(body):
-            size, kind = _ATTRIBUTE.unpack_from(body, at)
-            if kind == _IFLA_IFNAME:
-                name = body[at + _ATTRIBUTE.size : at + size].rstrip(b"\0")
-                return self._pod_links.fullmatch(name.decode(errors="replace")) is not None
-            at += max((size + 3) & ~3, _ATTRIBUTE.size)
-        return False
+    def _is_pods(self, kind: int, body: bytes) -> bool:
+        """Whether a link message is of a pod's link, whose ifindex is remembered while it lives."""
+        if not self._pod_links.fullmatch(_ifname(body)):
+            return False
+        remember = self._pods.discard if kind == _DELLINK else self._pods.add
+        remember(_IFINDEX.unpack_from(body, 4)[0])
+        return True
 
     def _read(self, netlink: Any) -> Iterator[Link]:
         addresses = _addresses(netlink)
@@ -148,10 +150,24 @@ class Netlink:
         }
         for link in netlink.get_links():
             name, ifindex = str(link.get("IFLA_IFNAME")), int(link["index"])
-            if not self._pod_links.fullmatch(name):
+            if self._pod_links.fullmatch(name):
+                self._pods.add(ifindex)
+            else:
                 mtu_bytes = int(link.get("IFLA_MTU"))
                 found = tuple(addresses.get(ifindex, ()))
                 yield Link(name, ifindex, mtu_bytes, found, ifindex in defaults)
+
+
+def _ifname(body: bytes) -> str:
+    """The name in a link message (struct ifinfomsg, then attributes); "" when there is none."""
+    at = _IFINFO_SIZE
+    while at + _ATTRIBUTE.size <= len(body):
+        size, kind = _ATTRIBUTE.unpack_from(body, at)
+        if kind == _IFLA_IFNAME:
+            name = body[at + _ATTRIBUTE.size : at + size].rstrip(b"\0")
+            return name.decode(errors="replace")
+        at += max((size + 3) & ~3, _ATTRIBUTE.size)
+    return ""
 
 
 def _addresses(netlink: Any) -> Mapping[int, list[Address]]:
