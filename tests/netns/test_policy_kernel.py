@@ -17,7 +17,7 @@ from tests.packet.runner import Action, Node, loaded
 from tests.unit.policy.clusters import LOOPBACK, Dice, Flow, cluster_of, empty_world, step
 from tests.unit.policy.evaluator import verdict
 from tests.unit.policy.lookup import NAMES, Rows, allowed, planned
-from weft.bpf.layout import UNSPECIFIED, Reason, Settings
+from weft.bpf.layout import Reason, Settings
 from weft.proxy.apply.desired import Desired
 from weft.proxy.apply.order import steps
 from weft.proxy.plan import policy, workloads
@@ -102,7 +102,7 @@ class Established:
 
 def _settings() -> Settings:
     """No overlay, no masquerade: every packet that may go on is the stack's or a pod's."""
-    return Settings(0, 0, 0, 0, os.sysconf("SC_CLK_TCK"), 0, 0, 0, UNSPECIFIED, UNSPECIFIED)
+    return replace(Settings.unpack(bytes(Settings.SIZE)), hz=os.sysconf("SC_CLK_TCK"))
 
 
 def packet(flow: Flow, sport: int, flags: int) -> Packet:
