@@ -29,7 +29,7 @@ from weft.proxy.watch.api import ApiServers
 log = logging.getLogger(__name__)
 
 BASE_TABLES = ("links", "settings")
-"""What must be in the kernel before the node takes pods."""
+"""What must be in the kernel before the node takes pods; planners of the same names."""
 
 HOOKS_TIMEOUT_S = 10.0
 
@@ -77,7 +77,8 @@ class Upkeep:
         except NotReady:
             return False
         errors = self._loop.applier.ledger.errors()
-        return bool(ranges) and not any(errors.get(table) for table in BASE_TABLES)
+        unplanned = {name for name, _ in self._loop.planning.failed}
+        return bool(ranges) and not any(t in errors or t in unplanned for t in BASE_TABLES)
 
     def _hooked(self) -> bool:
         return not self._loop.applier.ledger.errors().get("hooks")

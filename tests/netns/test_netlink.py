@@ -42,7 +42,7 @@ class Node:
         known: dict[object, object] = {}
         for event in list(self.events):
             if isinstance(event, Listed):
-                known = dict(event.records)
+                known = {**event.records}
             elif isinstance(event, Moved):
                 known[event.key] = event.record
         found = known.get(name)
