@@ -11,6 +11,7 @@ import pytest
 
 from deploy.netlab.shell import wait_for
 from weft.proxy.model.objects import Link
+from weft.proxy.model.world import Key, Record
 from weft.proxy.watch.events import Event, Listed, Moved
 from weft.proxy.watch.netlink import Netlink
 
@@ -39,7 +40,7 @@ class Node:
 
     def link(self, name: str) -> Link | None:
         """What was said of a link last."""
-        known: dict[object, object] = {}
+        known: dict[Key, Record | None] = {}
         for event in list(self.events):
             if isinstance(event, Listed):
                 known = {**event.records}
