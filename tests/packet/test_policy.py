@@ -176,6 +176,14 @@ def test_an_error_about_no_flow_is_judged_as_what_it_is(scene: Scene) -> None:
     assert not scene.node.rows("flows")
 
 
+def test_a_flow_that_another_cpu_saw_a_tick_later_is_live(scene: Scene) -> None:
+    scene.two_pods(egress=(EGRESS, 1))
+    sent = scene.udp(scene.at.a, scene.at.b)
+    scene.send(sent)
+    scene.age("flows", -1)
+    assert scene.send(answer(sent)).reason is Reason.DELIVERED
+
+
 def test_an_idle_flow_is_judged_as_a_new_one(scene: Scene) -> None:
     scene.two_pods(egress=(EGRESS, 1))
     sent = scene.udp(scene.at.a, scene.at.b)
