@@ -135,14 +135,14 @@ class Direction(IntEnum):
 DIRECTION_COUNT: Final = 8
 
 
-_SETTINGS = struct.Struct("=QIIIIHHI16s16s")
+_SETTINGS = struct.Struct("=QIIIIHHI16s16s2s2x4x")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """struct settings"""
 
-    SIZE: ClassVar[int] = 64
+    SIZE: ClassVar[int] = 72
 
     host_netns: int
     overlay_ifindex: int
@@ -154,6 +154,7 @@ class Settings:
     event_sample: int
     gateway4: Address
     gateway6: Address
+    overlay_port: int
 
     def pack(self) -> Packed:
         return _SETTINGS.pack(
@@ -167,6 +168,7 @@ class Settings:
             self.event_sample,
             pack_address(self.gateway4),
             pack_address(self.gateway6),
+            self.overlay_port.to_bytes(2, "big"),
         )
 
     @classmethod
@@ -183,6 +185,7 @@ class Settings:
             row[7],
             unpack_address(row[8]),
             unpack_address(row[9]),
+            int.from_bytes(row[10], "big"),
         )
 
 
@@ -785,7 +788,7 @@ LAYOUTS: Final = {
         "word:__be32[4]@0",
     ),
     "Settings": (
-        "64",
+        "72",
         "host_netns:__u64@0",
         "overlay_ifindex:__u32@8",
         "flags:__u32@12",
@@ -796,6 +799,9 @@ LAYOUTS: Final = {
         "event_sample:__u32@28",
         "gateway4:struct-address@32",
         "gateway6:struct-address@48",
+        "overlay_port:__be16@64",
+        "pad0:__u16@66",
+        "pad1:__u32@68",
     ),
     "Workload": (
         "56",
@@ -967,7 +973,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "u32",
         "Settings",
         4,
-        64,
+        72,
         1,
         False,
         False,

@@ -19,6 +19,16 @@
 #include "neighbour.h"
 #include "leave.h"
 
+/*
+ * To a node's end of the overlay: masqueraded it would come from this node, and its inner source
+ * could be any pod of this node. Pods' own tunnels among each other stay inside the overlay.
+ */
+static bool is_forged_tunnel(const struct packet *p, const struct settings *s)
+{
+	return (s->flags & SETTING_OVERLAY) && p->tuple.proto == IPPROTO_UDP &&
+	       p->tuple.dport == s->overlay_port;
+}
+
 /* The way of a flow's first packet; PATH_NONE: there is none, *why says so. */
 static enum flow_path choose_path(const struct packet *p, const struct settings *s,
 				  const struct workload *src, const struct workload *dst,
@@ -38,6 +48,9 @@ static enum flow_path choose_path(const struct packet *p, const struct settings 
 			       : PATH_STACK;
 	*why = REASON_NO_WORKLOAD;
 	if ((flags & PREFIX_LOCAL) && !is_own_gateway(s, &p->tuple.dst))
+		return PATH_NONE;
+	*why = REASON_OVERLAY_SOURCE;
+	if (is_forged_tunnel(p, s))
 		return PATH_NONE;
 	*why = REASON_NO_SERVICE;
 	return flags & PREFIX_SERVICE ? PATH_NONE : PATH_STACK;

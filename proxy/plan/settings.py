@@ -26,6 +26,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         event_sample=settings.event_sample,
         gateway4=gateway(pod_cidr(own, 4)) or UNSPECIFIED,
         gateway6=gateway(pod_cidr(own, 6)) or UNSPECIFIED,
+        overlay_port=settings.overlay_port if settings.has_overlay else 0,
     )
     yield Row("settings", pack_u32(0), row.pack())
 

@@ -37,6 +37,7 @@ MAC_A, MAC_B = bytes.fromhex("020000000a0a"), bytes.fromhex("020000000b0b")
 HOST_MAC = bytes.fromhex("0200000000ff")
 LINK, OTHER_LINK, UPLINK = 1, 777, 1
 SNAT_PORTS = (61_000, 61_999)
+OVERLAY_PORT = 8472
 # Whatever the kernel's is: limits only stretch or shrink by it.
 HZ = 250
 SERVICE = 0x5EC1
@@ -116,6 +117,7 @@ class Scene:
             event_sample=0,
             gateway4=ADDRESSES[4].gateway,
             gateway6=ADDRESSES[6].gateway,
+            overlay_port=OVERLAY_PORT,
         )
         self.node.put("settings", 0, replace(row, **changes))  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.packet.packets import ICMP, ICMP6, TCP, UDP, Address, Packet, arp, ethernet
 from tests.packet.runner import Action, Outcome
-from tests.packet.scene import HOST_MAC, MAC_A, MAC_B, OTHER_LINK, Scene
+from tests.packet.scene import HOST_MAC, MAC_A, MAC_B, OTHER_LINK, OVERLAY_PORT, Scene
 from weft.bpf.layout import Direction, Reason, SettingFlag
 
 LINK_LOCAL = IPv6Address("fe80::a")
@@ -158,3 +158,20 @@ def test_a_bridges_pods_are_proven_all_the_same(scene: Scene) -> None:
     scene.two_pods(ifindex=OTHER_LINK)
     outcome = scene.send(scene.tcp(scene.at.b, scene.at.a))
     assert_dropped(outcome, Reason.SOURCE_SPOOFED)
+
+
+@pytest.mark.parametrize("target", ["peer_node", "gateway"])
+def test_a_tunnel_packet_of_a_pods_own_making_reaches_no_node(scene: Scene, target: str) -> None:
+    scene.two_pods()
+    scene.local_range()
+    sent = scene.udp(scene.at.a, getattr(scene.at, target), dport=OVERLAY_PORT)
+    assert_dropped(scene.send(sent), Reason.OVERLAY_SOURCE)
+    assert scene.send(replace(sent, dport=OVERLAY_PORT + 1)).reason is Reason.STACK
+
+
+def test_pods_may_have_tunnels_among_each_other(scene: Scene) -> None:
+    scene.two_pods()
+    scene.remote_range()
+    for peer, reason in ((scene.at.b, Reason.DELIVERED), (scene.at.c, Reason.TUNNELLED)):
+        sent = scene.udp(scene.at.a, peer, dport=OVERLAY_PORT)
+        assert scene.send(sent).reason is reason
