@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.bpf.tiny import TINY
 from weft.bpf import build, headers
+from weft.bpf.layout import Settings
 from weft.bpf.objects import (
     MapDeclaration,
     MapReference,
@@ -46,7 +47,7 @@ def test_an_object_names_its_programs_and_the_maps_that_they_use(
     assert {at.table for at in programs["connect4"].references} == {"settings", "counters"}
     assert programs["connect4"].attach is AttachType.CGROUP_INET4_CONNECT
     assert programs["from_pod"].kind is ProgramType.SCHED_CLS
-    assert MapDeclaration("settings", MapType.ARRAY, 4, 64, 1, 0) in one.maps
+    assert MapDeclaration("settings", MapType.ARRAY, 4, Settings.SIZE, 1, 0) in one.maps
     assert "bcc" not in sys.modules
 
 
