@@ -10,7 +10,7 @@ from typing import NamedTuple
 from weft.proxy.apply.gate import Stage
 from weft.proxy.model.objects import Broken, Kind
 from weft.proxy.model.world import Change, Key, Record, World
-from weft.proxy.watch.events import Event, Listed, Moved
+from weft.proxy.watch.events import Event, Listed, Moved, kind_of
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class Intake:
         self._expected = expected
         self._listed: set[Kind] = set()
         self._cached: set[Kind] = set()
+        self._early_pods: list[Event] = []
 
     @property
     def stage(self) -> Stage:
@@ -49,7 +50,25 @@ class Intake:
         return tuple(sorted(self._expected - self._listed))
 
     def take(self, event: Event) -> Iterator[Step]:
-        """Bring the World on by `event`; nothing for what changes nothing."""
+        """Bring the World on by `event`; nothing for what changes nothing.
+
+        Pods wait until policies have listed: of a pod without any it would follow that it is open,
+        and a link made meanwhile has its rows written at once (apply.gate, EARLY_TABLES).
+        """
+        if kind_of(event) is Kind.POD and not self._knows_policies():
+            self._early_pods.append(event)
+            return
+        yield from self._take(event)
+        if self._early_pods and self._knows_policies():
+            held, self._early_pods = self._early_pods, []
+            for one in held:
+                yield from self._take(one)
+
+    def _knows_policies(self) -> bool:
+        listed = self._listed | self._cached
+        return Kind.POLICY in listed or Kind.POLICY not in self._expected
+
+    def _take(self, event: Event) -> Iterator[Step]:
         if isinstance(event, Moved):
             self.broken.pop((event.kind, event.key), None)
             yield from self._move(event.kind, event.key, event.record)
