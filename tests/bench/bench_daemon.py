@@ -1,6 +1,6 @@
-"""The daemon at size: from cold to serving, its memory, and from an EndpointSlice event to the map.
+"""The daemon at size: cold to serving, memory, and from an EndpointSlice event to the map.
 
-A stand-in API server lists a generated cluster; the daemon, its watches and its kernel tables are the
+A stand-in API server lists a generated cluster; the daemon, its watches and its tables are the
 real ones. Resident size and time are read from outside, metrics over HTTP inside the node.
 """
 
@@ -82,7 +82,7 @@ def start(node: LabNode, services: int) -> None:
 
 
 def kernel_table(node: LabNode, name: str) -> KernelTable:
-    (pin,) = (node.folder / "bpf" / "weft" / "maps").glob(f"{name}.*")
+    (pin,) = (node.folder / "bpf" / "weft" / "maps").glob(f"{name}-*")
     return KernelTable(TABLES[name], open_pin(pin))
 
 
