@@ -110,6 +110,16 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 	return reason;
 }
 
+/*
+ * What went to the stack and has no answer yet may have been a VIP's before its Service was known:
+ * a client that goes on from one port would never get there.
+ */
+static bool may_be_for_vip(const struct packet *p, const struct flow *flow)
+{
+	return flow->path == PATH_STACK && !(flow->flags & FLOW_REPLIED) && !is_reply(p, flow) &&
+	       p->kind != KIND_ICMP_ERROR;
+}
+
 static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *src)
 {
@@ -120,12 +130,12 @@ static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const stru
 		flow = find_related(p, s);
 	if (!flow)
 		flow = find_flow(p, s);
-	if (!flow) {
+	if (!flow || may_be_for_vip(p, flow)) {
 		if (translate(p, s))
 			return refuse(skb, p, src);
 		/* A new choice starts a new flow, whatever was between the same ends before. */
-		if (p->translated && !p->backend)
-			flow = find_flow(p, s);
+		if (p->translated)
+			flow = p->backend ? 0 : find_flow(p, s);
 	}
 	return send_on(skb, p, s, flow, src);
 }

@@ -96,6 +96,16 @@ def test_a_new_connection_on_the_same_ports_leaves_a_backend_that_is_gone(scene:
     assert read(scene.send(to_vip(scene, TCP)).packet).dst == scene.at.outside
 
 
+@pytest.mark.parametrize("proto", [TCP, UDP])
+def test_a_client_that_dialled_before_its_service_was_known_reaches_it(
+    scene: Scene, proto: int
+) -> None:
+    scene.two_pods()
+    assert scene.send(to_vip(scene, proto)).reason is Reason.STACK
+    scene.service(proto, scene.at.b)
+    assert scene.send(to_vip(scene, proto)).reason is Reason.DELIVERED
+
+
 def test_a_translation_that_idled_too_long_is_made_anew(scene: Scene) -> None:
     scene.two_pods()
     scene.service(UDP, scene.at.b)
