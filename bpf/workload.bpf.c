@@ -173,7 +173,7 @@ int from_pod(struct __sk_buff *skb)
 
 /*
  * A pod's address in the source of what comes from elsewhere. Other nodes' pods arrive through the
- * overlay, if there is one; this node's through their own links, or their bridge.
+ * overlay, if there is one; this node's through their own links, or their bridge, not by an uplink.
  */
 static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
@@ -189,7 +189,9 @@ static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct sett
 	if (!prefix || !(prefix->flags & PREFIX_LOCAL))
 		return false;
 	src = workloads.lookup(&p->tuple.src);
-	return !src || !(src->ifindex == from || (s->flags & SETTING_BRIDGE));
+	if (!src)
+		return true;
+	return src->ifindex != from && (!(s->flags & SETTING_BRIDGE) || uplinks.lookup(&from));
 }
 
 /* The stack's packet for a local pod, `dst`: judged here unless the sender's link did. */

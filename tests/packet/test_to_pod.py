@@ -15,6 +15,7 @@ from tests.packet.scene import (
     MAC_A,
     MAC_B,
     OTHER_LINK,
+    UPLINK,
     Scene,
     answer,
 )
@@ -129,6 +130,16 @@ def test_this_nodes_pods_arrive_from_their_own_links_only(scene: Scene) -> None:
     assert arrive(scene, sent, received_on=OTHER_LINK).reason is Reason.STACK
     nobody = scene.tcp(scene.at.b + 5, scene.at.a)
     assert_dropped(arrive(scene, nobody), Reason.SOURCE_SPOOFED)
+
+
+def test_a_bridges_pods_do_not_arrive_by_an_uplink(scene: Scene) -> None:
+    scene.settings(flags=SettingFlag.BRIDGE, overlay_ifindex=0)
+    scene.local_range()
+    scene.two_pods(ifindex=OTHER_LINK)
+    scene.uplink()
+    sent = scene.udp(scene.at.b, scene.at.a)
+    assert_dropped(arrive(scene, sent, received_on=UPLINK), Reason.SOURCE_SPOOFED)
+    assert arrive(scene, sent, received_on=FORWARDED).reason is Reason.STACK
 
 
 def test_a_bridges_flooded_copy_is_dropped_and_makes_no_flow(scene: Scene) -> None:
