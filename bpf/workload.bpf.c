@@ -150,7 +150,9 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 		return reason;
 	if (p->kind == KIND_ARP)
 		return judge_arp(skb, p);
-	if (p->kind == KIND_NEIGHBOUR)
+	if (!s)
+		return REASON_HELPER_FAILED;
+	if (p->kind == KIND_NEIGHBOUR && is_on_link(s, &p->tuple.dst))
 		return judge_neighbour(skb, p);
 	if (p->kind == KIND_ROUTER)
 		return REASON_ROUTER_ADVERT_SPOOFED;
@@ -158,7 +160,7 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 	if (reason)
 		return reason;
 	src = workloads.lookup(&p->tuple.src);
-	if (!s || !owns(skb, p, src))
+	if (!owns(skb, p, src))
 		return REASON_SOURCE_SPOOFED;
 	reason = know_fragment(p);
 	return reason ? reason : leave_pod(skb, p, s, src);
@@ -220,6 +222,14 @@ static bool is_flooded(const struct packet *p, const struct workload *dst)
 	return !dst || !is_for_mac(p, dst->mac);
 }
 
+/* What neighbours say to each other goes unjudged; routed here it is a packet like any other. */
+static bool is_neighbours(struct __sk_buff *skb, const struct packet *p, const struct settings *s)
+{
+	if (p->kind != KIND_NEIGHBOUR && p->kind != KIND_ROUTER)
+		return p->kind == KIND_ARP;
+	return skb->ingress_ifindex == 0 || is_on_link(s, &p->tuple.src);
+}
+
 static enum reason handle_to_pod(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
@@ -228,11 +238,11 @@ static enum reason handle_to_pod(struct __sk_buff *skb, struct packet *p)
 
 	if (reason)
 		return reason;
-	if (p->kind == KIND_ARP || p->kind == KIND_NEIGHBOUR || p->kind == KIND_ROUTER)
-		return REASON_STACK;
-	dst = workloads.lookup(&p->tuple.dst);
 	if (!s)
 		return REASON_HELPER_FAILED;
+	if (is_neighbours(skb, p, s))
+		return REASON_STACK;
+	dst = workloads.lookup(&p->tuple.dst);
 	if ((s->flags & SETTING_BRIDGE) && is_flooded(p, dst))
 		return REASON_FLOODED;
 	if (!dst || dst->ifindex != skb->ifindex)

@@ -16,6 +16,17 @@ static bool owns(const struct __sk_buff *skb, const struct packet *p, const stru
 	return w && w->ifindex == skb->ifindex && is_from_mac(p, w->mac);
 }
 
+/* Whether nothing routes between a pod and `a`: neighbour discovery and MLD go no further. */
+static bool is_on_link(const struct settings *s, const struct address *a)
+{
+	struct prefix *prefix;
+
+	if (is_unset(a) || is_multicast(a) || is_link_local6(a) || is_own_gateway(s, a))
+		return true;
+	prefix = s->flags & SETTING_BRIDGE ? prefix_of(a) : 0;
+	return prefix && (prefix->flags & PREFIX_LOCAL);
+}
+
 static enum reason judge_arp(struct __sk_buff *skb, struct packet *p)
 {
 	u16 mac[ETH_ALEN / 2];

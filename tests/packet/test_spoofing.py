@@ -8,7 +8,7 @@ import pytest
 
 from tests.packet.packets import ICMP, ICMP6, TCP, UDP, Address, Packet, arp, ethernet
 from tests.packet.runner import Action, Outcome
-from tests.packet.scene import HOST_MAC, MAC_A, MAC_B, OTHER_LINK, OVERLAY_PORT, Scene
+from tests.packet.scene import EGRESS, HOST_MAC, MAC_A, MAC_B, OTHER_LINK, OVERLAY_PORT, Scene
 from weft.bpf.layout import Direction, Reason, SettingFlag
 
 LINK_LOCAL = IPv6Address("fe80::a")
@@ -103,6 +103,23 @@ def test_a_solicitation_from_anothers_address_is_dropped(scene6: Scene) -> None:
     scene6.two_pods(ifindex=OTHER_LINK)
     sent = neighbour(scene6.at.b, SOLICIT, scene6.at.a)
     assert_dropped(scene6.send(sent), Reason.SOURCE_SPOOFED)
+
+
+@pytest.mark.parametrize("kind", [SOLICIT, ADVERT, ROUTER_SOLICIT, MLD2])
+def test_neighbour_discovery_beyond_the_link_is_judged_as_any_packet(
+    scene6: Scene, kind: int
+) -> None:
+    scene6.pod(scene6.at.a, egress=(EGRESS, 1))
+    scene6.pod(scene6.at.b, mac=MAC_B, ifindex=OTHER_LINK)
+    scene6.local_range()
+    for target in (scene6.at.outside, scene6.at.b):
+        sent = replace(neighbour(scene6.at.a, kind, scene6.at.a), dst=target)
+        assert_dropped(scene6.send(sent), Reason.POLICY_EGRESS)
+    sent = replace(neighbour(scene6.at.a, kind, scene6.at.a), dst=scene6.at.gateway)
+    assert scene6.send(sent).reason is Reason.STACK
+    scene6.settings(flags=SettingFlag.BRIDGE)
+    sent = replace(sent, dst=scene6.at.b)
+    assert scene6.send(sent).reason is Reason.STACK
 
 
 @pytest.mark.parametrize("kind", [ROUTER_ADVERT, REDIRECT])

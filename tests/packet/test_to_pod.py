@@ -167,6 +167,13 @@ def test_neighbour_discovery_reaches_every_pod(scene6: Scene, kind: int) -> None
     assert arrive(scene6, sent, received_on=0).reason is Reason.STACK
 
 
+@pytest.mark.parametrize("kind", [135, 136, 134])
+def test_neighbour_discovery_that_was_routed_is_judged(scene6: Scene, kind: int) -> None:
+    scene6.pod(scene6.at.a, ingress=(INGRESS, 1))
+    sent = Packet(src=scene6.at.outside, dst=scene6.at.a, proto=ICMP6, sport=kind, data=bytes(20))
+    assert_dropped(arrive(scene6, sent), Reason.POLICY_INGRESS)
+
+
 def test_multicast_reaches_no_pod_since_nothing_could_judge_it(scene: Scene) -> None:
     scene.pod(scene.at.a)
     group = "224.0.0.251" if scene.version == 4 else "ff02::fb"
