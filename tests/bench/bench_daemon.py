@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from deploy.netlab import Lab, LabNode
-from deploy.netlab.shell import stop, wait_for
+from deploy.netlab.shell import attempt, stop, wait_for
 from tests.bench import apiserver
 from tests.bench.report import Figure, show
 from weft.bpf.layout import TABLES, Frontend, FrontendKey
@@ -74,11 +74,16 @@ def timed(work: Callable[[], None]) -> float:
 
 
 def start(node: LabNode, services: int) -> None:
-    """Until the daemon is ready and every slot of the generated cluster is in the kernel."""
+    """Until every slot of the generated cluster is in the kernel and the daemon says: in order.
+
+    A warm start finds the slots there; that all was listed and compared is what it must say.
+    """
     node.start(timeout_s=120)
     with kernel_table(node, "slots") as slots:
         expected = services * ENDPOINTS
         wait_for("serving", lambda: len(slots) >= expected, timeout_s=120)
+    status = node.weft_command("status")
+    wait_for("in order", lambda: attempt(*status).returncode == 0, timeout_s=120)
 
 
 def kernel_table(node: LabNode, name: str) -> KernelTable:
