@@ -4,6 +4,7 @@ Never reads a clock, a file or the kernel; the lease file replays into an `Addre
 of a choice does not depend on how many addresses are taken.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -85,9 +86,15 @@ class AddressBook:
             self._own(address, owner)
 
     def allocate(
-        self, owner: Key, ranges: Sequence[Range], wanted: Sequence[Address]
+        self,
+        owner: Key,
+        ranges: Sequence[Range],
+        wanted: Sequence[Address],
+        heard_s: float = math.inf,
     ) -> tuple[Address, ...]:
         """One address per family of `ranges`, IPv4 first; `wanted` ones are taken as they are.
+
+        An address released after `heard_s` is not given again (PodNetwork).
 
         Raises CniError and takes nothing: RANGE_EXHAUSTED, ADDRESS_OUTSIDE_RANGES, ADDRESS_TAKEN,
         NO_RANGE, BAD_RANGE.
@@ -99,7 +106,7 @@ class AddressBook:
         for version in sorted({one.version for one in ranges}):
             family = [one for one in ranges if one.version == version]
             asked = next((one for one in wanted if one.version == version), None)
-            chosen.append(asked or self._next(family))
+            chosen.append(asked or self._next(family, heard_s))
         for address in chosen:
             self._own(address, owner)
         return tuple(chosen)
@@ -147,7 +154,7 @@ class AddressBook:
                 Code.ADDRESS_TAKEN, f"the requested address {address} is taken", f"by {holder}"
             )
 
-    def _next(self, ranges: Sequence[Range]) -> Address:
+    def _next(self, ranges: Sequence[Range], heard_s: float) -> Address:
         """Never used, else rested longest; from a dry family also one that should rest longer."""
         pools = [self._pool(one) for one in ranges]
         for pool in pools:
@@ -155,14 +162,22 @@ class AddressBook:
             if fresh is not None:
                 return fresh
         oldest = [next(iter(pool.released.items())) for pool in pools if pool.released]
-        if oldest:
-            return min(oldest, key=lambda entry: entry[1])[0]
+        address, released_at_s = min(oldest, key=lambda entry: entry[1], default=(None, 0.0))
+        if address is not None and released_at_s <= heard_s:
+            return address
+        raise self._exhausted(ranges, resting=address is not None)
+
+    def _exhausted(self, ranges: Sequence[Range], *, resting: bool) -> CniError:
         held = sum(any(address in one for one in ranges) for address in self._owners)
-        raise CniError(
+        advice = (
+            "the others were released while the API server was away: they wait for it"
+            if resting
+            else "delete pods, or give the node a larger or a further podCIDR"
+        )
+        return CniError(
             Code.RANGE_EXHAUSTED,
             f"no free address in {_listed(ranges)}",
-            f"{held} of {sum(map(capacity, ranges))} addresses are held; "
-            "delete pods, or give the node a larger or a further podCIDR",
+            f"{held} of {sum(map(capacity, ranges))} addresses are held; {advice}",
         )
 
     def _fresh(self, pool: _Pool) -> Address | None:

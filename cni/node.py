@@ -3,6 +3,7 @@
 Never knows who answers: the daemon with its loop, or `local.AllowAll` where there is no daemon.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -32,6 +33,8 @@ class PodNetwork:
 
     ranges: this node's podCIDRs; the first host address of each is the node's own.
     sources: preferred source addresses of the node's traffic to its pods, at most one per family.
+    heard_s: when the cluster was heard of last, in seconds since boot. Other nodes may still take
+    an address that was released after that for its last pod, policies included: nobody gets it.
     """
 
     ranges: tuple[Range, ...]
@@ -39,6 +42,7 @@ class PodNetwork:
     mtu_bytes: int
     bridge: str = ""
     sources: tuple[Address, ...] = ()
+    heard_s: float = math.inf
 
 
 class Node(Protocol):

@@ -149,7 +149,9 @@ class Plugin:
     async def _attach(self, request: Request, pod: PodNamespace) -> LinkPlan:
         network = self._node.network()
         async with AsyncExitStack() as undo:
-            addresses = self._leases.book.allocate(request.key, network.ranges, request.addresses)
+            addresses = self._leases.book.allocate(
+                request.key, network.ranges, request.addresses, network.heard_s
+            )
             undo.callback(self._leases.book.release, request.key, addresses, now_s())
             plan = verbs.plan_link(request, network, addresses)
             # The kernel's RTNL is one lock: the first of many ADDs are finished before the last

@@ -7,6 +7,7 @@ Never decides anything about traffic.
 import asyncio
 import gc
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -80,7 +81,7 @@ class Daemon:
             loop.post(Listed(Kind.ATTACHMENT, {w.key: w for w in map(workload_of, attachments)}))
             prepare_node(config.sysctl, POD_LINKS)
             sources = _start_sources(config, loop, stack)
-            node = DaemonNode(loop)
+            node = DaemonNode(loop, sources.heard_s)
             upkeep = Upkeep(config, loop, node, datapath)
             async with asyncio.TaskGroup() as tasks, AsyncExitStack() as serving:
                 running = [tasks.create_task(loop.run(), name="loop")]
@@ -160,11 +161,13 @@ def _targets(datapath: Datapath, hooks: Hooks) -> Mapping[str, Target]:
 class Sources:
     """Where intent comes from. servers: the API's; None for a folder of manifests.
 
-    troubles: what keeps it from being read now, with the reason.
+    troubles: what keeps it from being read now, with the reason. heard_s: when it was heard last,
+    in seconds since boot.
     """
 
     servers: ApiServers | None
     troubles: Callable[[], Mapping[str, str]]
+    heard_s: Callable[[], float]
 
 
 def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> Sources:
@@ -177,9 +180,9 @@ def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> Sources
         folder = Folder(Path(path), loop.post)
         folder.start()
         stack.callback(folder.stop)
-        return Sources(None, folder.troubles)
+        return Sources(None, folder.troubles, lambda: math.inf)
     servers = ApiServers.connect(config.api_servers, config.kubeconfig, config.kubelet_servers)
     kube = Kube(servers, loop.post)
     kube.start()
     stack.callback(kube.stop)
-    return Sources(servers, kube.troubles)
+    return Sources(servers, kube.troubles, kube.heard_s)

@@ -4,6 +4,7 @@ Implements weft.cni.node.Node. Never writes a map: only the loop does; never ask
 """
 
 import logging
+from collections.abc import Callable
 
 from weft.cni.node import LinkMode, NotReady, PodNetwork
 from weft.cni.spec import Attachment
@@ -23,8 +24,10 @@ POD_TIMEOUT_S = 5.0
 class DaemonNode:
     """What `weft.cni` asks of this node, answered from the loop."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, heard_s: Callable[[], float]) -> None:
+        """heard_s: when the source of intent was heard last, in seconds since boot."""
         self._loop = loop
+        self._heard_s = heard_s
 
     async def attached(self, attachment: Attachment) -> None:
         """Returns when the pod's rows and hooks are in the kernel. Raises NotReady with those that
@@ -60,6 +63,7 @@ class DaemonNode:
             mtu_bytes=pod_mtu_bytes(world),
             bridge=BRIDGE if bridged else "",
             sources=host_sources(world),
+            heard_s=self._heard_s(),
         )
 
     def _is_known(self, workload: Workload) -> bool:

@@ -69,9 +69,9 @@ class Expired(Exception):
 
 @dataclass(slots=True)
 class Health:
-    """How one watch is doing, for readers. Times are monotonic; 0: never."""
+    """How one watch is doing, for readers. Times are monotonic."""
 
-    heard_s: float = 0.0
+    heard_s: float = float("-inf")
     """When the server last said anything, bookmarks included."""
     lists: int = 0
     failures: int = 0
@@ -95,6 +95,11 @@ class Kube:
 
     def stop(self) -> None:
         self._stopped.set()
+
+    def heard_s(self) -> float:
+        """When the news of pods was heard last, in seconds since boot; before boot: never."""
+        ago_s = time.monotonic() - self.health[Kind.POD].heard_s
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ago_s
 
     def troubles(self) -> Mapping[str, str]:
         """The kinds that are not being watched now, with the reason."""

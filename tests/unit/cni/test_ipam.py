@@ -184,3 +184,16 @@ def test_no_address_is_ever_held_twice_or_lost(script: list[tuple[str, int, int]
     for i in range(capacity(V4) - len(taken_now)):
         book.allocate(Key(f"rest{i}", "eth0"), (V4,), ())
     refused(book, (V4,))
+
+
+def test_an_address_released_after_the_cluster_was_heard_last_is_not_given_again() -> None:
+    book = AddressBook()
+    keys = [Key(str(i), "eth0") for i in range(capacity(V4))]
+    held = [book.allocate(key, (V4,), ()) for key in keys]
+    book.release(keys[5], held[5], 100)
+    book.release(keys[6], held[6], 200)
+    assert book.allocate(A, (V4,), (), heard_s=150) == held[5]
+    with pytest.raises(CniError, match="while the API server was away") as raised:
+        book.allocate(B, (V4,), (), heard_s=150)
+    assert raised.value.code is Code.RANGE_EXHAUSTED
+    assert book.allocate(B, (V4,), (), heard_s=250) == held[6]

@@ -1,6 +1,7 @@
 """What the daemon answers weft.cni: rows done, not ready, closed."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address, ip_network
 
@@ -37,7 +38,7 @@ def pod(uid: str) -> Moved:
 def play(story: Callable[[LoopBench, DaemonNode], Awaitable[None]]) -> None:
     async def run() -> None:
         async with running() as bench:
-            await story(bench, DaemonNode(bench.loop))
+            await story(bench, DaemonNode(bench.loop, lambda: math.inf))
 
     asyncio.run(run())
 

@@ -24,6 +24,7 @@ class Exchange:
     query: dict[str, str]
     authorization: str
     handler: BaseHTTPRequestHandler
+    stopping: threading.Event
 
     def json(self, body: object, status: int = 200) -> None:
         data = json.dumps(body).encode()
@@ -62,7 +63,7 @@ class FakeApi:
                 url = urlsplit(self.path)
                 query = {key: values[0] for key, values in parse_qs(url.query).items()}
                 token = self.headers.get("Authorization", "")
-                exchange = Exchange(url.path, query, token, self)
+                exchange = Exchange(url.path, query, token, self, api.stopping)
                 api.seen.append(exchange)
                 api.next_answer()(exchange)
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -20,6 +21,8 @@ Eventually = Callable[[Callable[[], bool]], None]
 class Watching:
     """One KindWatch on a thread and all that it posted."""
 
+    started: ClassVar[list["Watching"]] = []
+
     def __init__(self, servers: ApiServers, resource: Resource = NAMESPACES) -> None:
         self.events: list[Event] = []
         self.health = Health()
@@ -28,6 +31,7 @@ class Watching:
         self.thread = threading.Thread(target=self.watch.run, daemon=True)
 
     def start(self) -> "Watching":
+        self.started.append(self)
         self.thread.start()
         return self
 
@@ -54,6 +58,10 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 def api() -> Iterator[FakeApi]:
     with FakeApi() as one:
         yield one
+        for watching in Watching.started:
+            watching.stopped.set()
+    while Watching.started:
+        Watching.started.pop().thread.join(10)
 
 
 def stream(*lines: bytes, hold: bool = True) -> Callable[[Exchange], None]:
@@ -66,7 +74,7 @@ def stream(*lines: bytes, hold: bool = True) -> Callable[[Exchange], None]:
         if not hold:
             exchange.end_stream()
         else:
-            threading.Event().wait(30)
+            exchange.stopping.wait(30)
 
     return answer
 
