@@ -33,6 +33,9 @@ class Exchange:
         self.handler.end_headers()
         self.handler.wfile.write(data)
 
+    def hang_up(self) -> None:
+        self.handler.close_connection = True
+
     def start_stream(self) -> None:
         self.handler.send_response(200)
         self.handler.send_header("Transfer-Encoding", "chunked")
@@ -90,7 +93,7 @@ class FakeApi:
                 return self.answers.get(timeout=0.02)
             except queue.Empty:
                 continue
-        return lambda exchange: None
+        return Exchange.hang_up
 
     def servers(self, *urls: str, credentials: Credentials | None = None) -> ApiServers:
         pool = urllib3.PoolManager(maxsize=4)

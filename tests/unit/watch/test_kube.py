@@ -75,6 +75,7 @@ def stream(*lines: bytes, hold: bool = True) -> Callable[[Exchange], None]:
             exchange.end_stream()
         else:
             exchange.stopping.wait(30)
+            exchange.hang_up()
 
     return answer
 
