@@ -46,14 +46,14 @@ def weft(lab: Cluster) -> None:
 
 
 @pytest.fixture
-def central_law(lab: Cluster) -> Iterator[None]:
+def central_law(lab: Cluster, api: Api) -> Iterator[None]:
     """After the test every node's tables in the kernel hold exactly what the plan says."""
     yield
     if lab.network is Network.WEFT:
         for running in map(node.find, lab.nodes()):
             what = f"`weft dump` has nothing to tell on {running.node.name}"
-            holds = functools.partial(daemon.is_in_order, running)
-            host.wait_until(what, holds, timeout_s=15, where=lab.state)
+            holds = functools.partial(daemon.is_in_order, api, running)
+            host.wait_until(what, holds, timeout_s=5, where=lab.state)
 
 
 @pytest.fixture(scope="module")

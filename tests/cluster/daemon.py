@@ -8,38 +8,42 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from deploy.lab import host, spec
+from deploy.lab import host
 from deploy.lab.api import Api
 from deploy.lab.node import Running
 from tests.cluster.pods import HTTP_PORT, UDP_PORT, Pod
 
 DAEMON_SET = "weft"
 
-# Answered and failed connections through the Service, and connections that a policy forbids.
+# Counts connections through the Service, and those that a policy forbids; lists the failures.
 _SCRIPT = """
-rm -f /tmp/stop /tmp/answered; answered=0; failed=0
+rm -f /tmp/stop /tmp/answered /tmp/failures; touch /tmp/failures; answered=0
 (opened=0; until [ -e /tmp/stop ]; do
    /agnhost connect {shut}:{http} --timeout=300ms 2>/dev/null && opened=$((opened+1))
  done; echo $opened > /tmp/opened) &
 udp='http://localhost:{http}/dial?host={vip4}&port={udp}&protocol=udp&request=hostname'
 until [ -e /tmp/stop ]; do
   for url in http://{vip4}/hostname 'http://[{vip6}]/hostname' "$udp"; do
-    if curl -s --max-time 3 "$url" | grep -Eq 'alpha|beta|gamma'
-    then answered=$((answered+1)); else failed=$((failed+1)); fi
+    began=$(date -u +%T.%N); said=$(curl -sS --max-time 3 "$url" 2>&1)
+    case $said in
+      *alpha*|*beta*|*gamma*) answered=$((answered+1));;
+      *) echo "$began $url: $said" >> /tmp/failures;;
+    esac
   done
   echo $answered > /tmp/answered
 done
-wait; echo $answered $failed $(cat /tmp/opened)
+wait; echo $answered $(cat /tmp/opened); cat /tmp/failures
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Counts of connections: through the Service answered and failed; forbidden but opened."""
+    """Connections: through the Service how many were answered and which failed (when, what, why);
+    how many opened that a policy forbids."""
 
     answered: int
-    failed: int
     opened: int
+    failures: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,9 @@ class Traffic:
     def stop(self) -> Result:
         self.pod.run("touch", "/tmp/stop")
         output, _ = self.process.communicate(timeout=30)
-        answered, failed, opened = map(int, output.split())
-        return Result(answered, failed, opened)
+        counts, *failures = output.splitlines()
+        answered, opened = map(int, counts.split())
+        return Result(answered, opened, tuple(failures))
 
 
 def restarts(api: Api) -> dict[str, int]:
@@ -91,10 +96,11 @@ def kill(api: Api, node: Running) -> None:
         node.run("ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", container)
 
 
-def is_in_order(node: Running) -> bool:
+def is_in_order(api: Api, node: Running) -> bool:
     """Whether the node's tables in the kernel are the plan's, row by row: else it exits with 1."""
-    weft = spec.CHECKOUT / "build" / "venv" / "bin" / "weft"
-    return host.succeeds(*node.words(), weft, "dump")
+    pods = (p for p in _pods(api) if p["spec"]["nodeName"] == node.node.name)
+    words = ("--namespace=kube-system", "--container=weftd", "--", "weft", "dump")
+    return all(host.succeeds(*api.words("exec", p["metadata"]["name"], *words)) for p in pods)
 
 
 def wait_back(api: Api, before: Mapping[str, int]) -> None:
