@@ -24,14 +24,16 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	struct prefix *prefix;
 	enum reason reason;
 
-	if (!s || !(s->flags & SETTING_MASQUERADE) || !uplink || parse(skb, p) ||
-	    !workloads.lookup(&p->tuple.src))
+	if (!s || !(s->flags & SETTING_MASQUERADE) || !uplink || parse(skb, p))
+		return REASON_NOT_OURS;
+	/* A pod's, or the node's own about what it could not hand on to a pod. */
+	if (p->kind == KIND_ICMP_ERROR)
+		return masquerade_error(skb, p);
+	if (!workloads.lookup(&p->tuple.src))
 		return REASON_NOT_OURS;
 	prefix = prefix_of(&p->tuple.dst);
 	if (prefix && (prefix->flags & PREFIX_OUR_NETWORK))
 		return REASON_NOT_OURS;
-	if (p->kind == KIND_ICMP_ERROR)
-		return masquerade_error(skb, p);
 	if (!has_snat_port(p))
 		return REASON_NOT_OURS;
 	reason = know_fragment(p);

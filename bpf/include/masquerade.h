@@ -118,7 +118,7 @@ static enum reason put_source(struct __sk_buff *skb, struct packet *p, const str
 	return rewrite(skb, p, &p->tuple, &p->out) ? REASON_HELPER_FAILED : REASON_MASQUERADED;
 }
 
-/* An error that a pod sends about a packet that came back to it. */
+/* An error about a packet that came back to a pod: whom it is for knows the node's address. */
 static enum reason masquerade_error(struct __sk_buff *skb, struct packet *p)
 {
 	struct snat *leaving;

@@ -99,6 +99,27 @@ static bool is_for_mac(const struct packet *p, const void *mac)
 	       p->macs.dst_high >> 16 == *(u16 *)(mac + 2) && p->macs.dst_low == *(u16 *)(mac + 4);
 }
 
+/*
+ * A pod's address in the source of what came from elsewhere. Other nodes' pods arrive through the
+ * overlay, if there is one; this node's through their own links, or their bridge, not by an uplink.
+ */
+static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	struct workload *src = workloads.lookup(&p->tuple.src);
+	u32 from = skb->ingress_ifindex;
+	struct prefix *prefix;
+
+	if (from == s->overlay_ifindex)
+		return false;
+	if (src)
+		return src->ifindex != from &&
+		       (!(s->flags & SETTING_BRIDGE) || uplinks.lookup(&from));
+	prefix = prefix_of(&p->tuple.src);
+	if (prefix && (prefix->flags & PREFIX_REMOTE))
+		return s->flags & SETTING_OVERLAY;
+	return prefix && (prefix->flags & PREFIX_LOCAL);
+}
+
 static void reverse_tuple(const struct tuple *from, struct tuple *to)
 {
 	to->src = from->dst;

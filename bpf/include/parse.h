@@ -99,6 +99,18 @@ static bool parse_embedded_ports(struct __sk_buff *skb, struct packet *p)
 	return false;
 }
 
+/* Too big, says a router of a datagram's first fragment: only that one has ports. */
+static bool skip_embedded_fragment(struct __sk_buff *skb, struct packet *p)
+{
+	struct extension e;
+
+	if (bpf_skb_load_bytes(skb, p->embedded_l4, &e, sizeof(e)))
+		return false;
+	p->embedded.proto = e.next;
+	p->embedded_l4 += sizeof(e);
+	return !(e.fragment_offset & BE16(IPV6_FRAGMENT_OFFSET));
+}
+
 static bool parse_embedded_ip(struct __sk_buff *skb, struct packet *p)
 {
 	u32 at = p->l4 + sizeof(struct icmp_head);
@@ -122,7 +134,7 @@ static bool parse_embedded_ip(struct __sk_buff *skb, struct packet *p)
 	set_ipv6(&p->embedded.dst, &ip6.daddr);
 	p->embedded.proto = ip6.nexthdr;
 	p->embedded_l4 = at + sizeof(ip6);
-	return true;
+	return ip6.nexthdr != IPPROTO_FRAGMENT || skip_embedded_fragment(skb, p);
 }
 
 /* An error counts as one only if it embeds what its receiver sent; else it is a plain packet. */

@@ -198,6 +198,20 @@ def test_a_pods_error_about_an_answer_leaves_with_the_nodes_address(outbound: Sc
     assert (about.dst, about.dport) == (outbound.at.uplink, left.sport)
 
 
+def test_the_nodes_error_about_an_answer_names_the_address_that_it_was_sent_to(
+    outbound: Scene,
+) -> None:
+    left = read(leave(outbound, leaving(outbound, "udp")).packet)
+    first = replace(returned(left), data=bytes(1000), more=True, ident=9)
+    back = read(come_back(outbound, first).packet)
+    outcome = leave(outbound, unreachable(outbound.at.uplink, outbound.at.outside, back.network))
+    assert outcome.reason is Reason.MASQUERADED
+    got = read(outcome.packet)
+    assert (got.src, got.checksums_hold) == (outbound.at.uplink, True)
+    about = outbound.embedded(got)
+    assert (about.dst, about.dport) == (outbound.at.uplink, left.sport)
+
+
 def test_a_connection_that_begins_anew_on_its_ports_is_open_again(outbound: Scene) -> None:
     sent = leaving(outbound, "tcp")
     left = read(leave(outbound, sent).packet)

@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tests.packet.packets import UDP, read
 from tests.packet.runner import Action
 from tests.packet.scene import OTHER_LINK, Scene
 from weft.bpf.layout import Direction, FlowPath, Reason, SettingFlag, WorkloadFlag
+
+PODS_LINK, STRANGERS_LINK = 5, 6
 
 
 def test_a_pod_on_another_node_is_reached_through_the_overlay(scene: Scene) -> None:
@@ -65,6 +69,23 @@ def test_the_overlay_sends_nothing_that_is_no_nodes(scene: Scene) -> None:
     for dst in (scene.at.outside, scene.at.b):
         outcome = scene.node.run("to_overlay", scene.tcp(scene.at.gateway, dst).frame)
         assert (outcome.action, outcome.reason) == (Action.DROP, Reason.NO_WORKLOAD)
+
+
+@pytest.mark.parametrize("source", ["a", "gateway"])
+def test_the_overlay_wraps_for_no_stranger_in_the_name_of_this_nodes_pods(
+    scene: Scene, source: str
+) -> None:
+    scene.settings(overlay_ifindex=OTHER_LINK)
+    scene.pod(scene.at.a, ifindex=PODS_LINK)
+    scene.remote_range()
+    scene.local_range()
+    frame = scene.udp(getattr(scene.at, source), scene.at.c).frame
+    outcome = scene.node.run("to_overlay", frame, received_on=STRANGERS_LINK)
+    assert outcome.action is Action.DROP
+    assert outcome.counted == {(Reason.SOURCE_SPOOFED, Direction.TO_OVERLAY): 1}
+    if source == "a":
+        outcome = scene.node.run("to_overlay", frame, received_on=PODS_LINK)
+        assert outcome.reason is Reason.TUNNELLED
 
 
 def test_a_packet_that_came_through_no_tunnel_is_dropped(scene: Scene) -> None:
