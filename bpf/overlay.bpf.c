@@ -114,6 +114,9 @@ static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 	/* Group reports and solicitations of the kernel's own: without a key the device ends them. */
 	if (is_multicast(&p->tuple.dst))
 		return REASON_NOT_OURS;
+	/* The far end believes that this node knows whose packets it wraps. */
+	if (skb->ingress_ifindex && is_forged(skb, p, s))
+		return REASON_SOURCE_SPOOFED;
 	prefix = prefix_of(&p->tuple.dst);
 	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
 		return REASON_NO_WORKLOAD;

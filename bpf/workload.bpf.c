@@ -173,29 +173,6 @@ int from_pod(struct __sk_buff *skb)
 	return p ? leave(skb, p, handle_from_pod(skb, p)) : TC_ACT_SHOT;
 }
 
-/*
- * A pod's address in the source of what comes from elsewhere. Other nodes' pods arrive through the
- * overlay, if there is one; this node's through their own links, or their bridge, not by an uplink.
- */
-static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct settings *s)
-{
-	u32 from = skb->ingress_ifindex;
-	struct workload *src;
-	struct prefix *prefix;
-
-	if (from == s->overlay_ifindex)
-		return false;
-	prefix = prefix_of(&p->tuple.src);
-	if (prefix && (prefix->flags & PREFIX_REMOTE))
-		return s->flags & SETTING_OVERLAY;
-	if (!prefix || !(prefix->flags & PREFIX_LOCAL))
-		return false;
-	src = workloads.lookup(&p->tuple.src);
-	if (!src)
-		return true;
-	return src->ifindex != from && (!(s->flags & SETTING_BRIDGE) || uplinks.lookup(&from));
-}
-
 /* The stack's packet for a local pod, `dst`: judged here unless the sender's link did. */
 static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *dst)
