@@ -24,6 +24,7 @@ from weft.bpf.load import Datapath, open_datapath
 from weft.bpf.wire import TableKind
 from weft.cni.repair import open_leases, reconcile
 from weft.cni.server import DELETIONS, LEASES, CniServer
+from weft.proxy.apply import podroutes
 from weft.proxy.apply.applier import Applier
 from weft.proxy.apply.desired import Desired
 from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
@@ -108,7 +109,8 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     intake = Intake(World(settings), EXPECTED)
     desired = Desired()
     applier = Applier(_targets(datapath, hooks), desired, time.monotonic)
-    patrol = Patrol(applier, sorted(ROW_TABLES))
+    applier.repairs[podroutes.NAME] = lambda: podroutes.repair(intake.world)
+    patrol = Patrol(applier, [*sorted(ROW_TABLES), podroutes.NAME])
     planning = Planning(PLANNERS, desired)
     return Loop(intake, planning, desired, applier, patrol)
 
@@ -172,7 +174,7 @@ class Sources:
 
 def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> Sources:
     """Start netlink and the source of intent."""
-    netlink = Netlink(loop.post, loop.suspect, POD_LINKS, PROTOCOL)
+    netlink = Netlink(loop.post, loop.suspect, POD_LINKS, PROTOCOL, podroutes.PROTOCOL)
     netlink.start()
     stack.callback(netlink.stop)
     kind, _, path = config.source.partition(":")

@@ -9,6 +9,7 @@ import re
 import select
 import socket
 import struct
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -25,14 +26,15 @@ from weft.proxy.watch.events import Listed, Moved, Post
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.05
+_MOMENT_S = 0.2
 # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
 _GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 _LINK_MESSAGES, _ADDRESS_MESSAGES, _ROUTE_MESSAGES = (16, 17), (20, 21), (24, 25)
-_DELLINK = 17
-_IFLA_IFNAME = 3
+_DELLINK, _DELROUTE = 17, 25
+_IFLA_IFNAME, _RTA_OIF = 3, 4
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
-_IFINFO_SIZE = 16
+_IFINFO_SIZE, _RTMSG_SIZE = 16, 12
 # Both struct ifinfomsg and struct ifaddrmsg have the ifindex at byte 4.
 _IFINDEX = struct.Struct("=i")
 _SCOPE_UNIVERSE = 0
@@ -42,8 +44,9 @@ _TENTATIVE_OR_DEPRECATED = 0x40 | 0x20
 class Netlink:
     """Posts the node's links, then their changes.
 
-    pod_links: what names of pods' links look like. route_protocol: the mark of routes of ours.
-    suspect: told the desired table ("links", "routes") that another hand may have touched.
+    pod_links: what names of pods' links look like. route_protocol, pod_route_protocol: the marks of
+    the node's routes to other nodes' pods and to its own.
+    suspect: told what another hand may have touched: "links", "routes" or "pod routes".
     """
 
     def __init__(
@@ -52,13 +55,17 @@ class Netlink:
         suspect: Callable[[str], None],
         pod_links: re.Pattern[str],
         route_protocol: int,
+        pod_route_protocol: int,
     ) -> None:
         self._post = post
         self._suspect = suspect
         self._pod_links = pod_links
         self._route_protocol = route_protocol
+        self._pod_route_protocol = pod_route_protocol
         self._said: dict[Key, Record] | None = None
         self._pods: set[int] = set()
+        self._bereft: set[int] = set()
+        """Pods' links that lost a route: a theft, if they are still there a moment later."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._ended, self._end = os.pipe()
 
@@ -98,15 +105,21 @@ class Netlink:
     def _follow(self) -> None:
         self.scan()
         while True:
-            ready, _, _ = select.select([self._socket.fileno(), self._ended], [], [])
+            moment_s = _MOMENT_S if self._bereft else None
+            ready, _, _ = select.select([self._socket.fileno(), self._ended], [], [], moment_s)
             if self._ended in ready:
                 self._socket.close()
                 return
-            touched = self._drain()
+            touched = self._drain() if ready else self._thefts()
             for table in touched - {""}:
                 self._suspect(table)
             if touched & {"", "links"}:
                 self.scan()
+
+    def _thefts(self) -> set[str]:
+        found = {"pod routes"} if self._bereft & self._pods else set()
+        self._bereft.clear()
+        return found
 
     def _drain(self) -> set[str]:
         """What all waiting messages touch: desired tables, "" for links alone."""
@@ -118,7 +131,7 @@ class Netlink:
                 return touched
             except OSError:
                 # ENOBUFS: the kernel dropped messages; a dump says what they would have.
-                return {"links", "routes"}
+                return {"links", "routes", "pod routes"}
             for kind, body in _messages(data):
                 touched |= self._touches(kind, body)
 
@@ -127,11 +140,15 @@ class Netlink:
             return set() if self._is_pods(kind, body) else {"links"}
         if kind in _ADDRESS_MESSAGES:
             return set() if _IFINDEX.unpack_from(body, 4)[0] in self._pods else {"links"}
-        if kind in _ROUTE_MESSAGES:
-            # struct rtmsg: family, dst_len, src_len, tos, table, protocol
-            found = {"routes"} if body[5] == self._route_protocol else set()
-            return found | ({""} if body[1] == 0 else set())
-        return set()
+        return self._route_touches(kind, body) if kind in _ROUTE_MESSAGES else set()
+
+    def _route_touches(self, kind: int, body: bytes) -> set[str]:
+        # struct rtmsg: family, dst_len, src_len, tos, table, protocol
+        prefix_len, protocol = body[1], body[5]
+        if protocol == self._pod_route_protocol and kind == _DELROUTE:
+            self._bereft.add(int.from_bytes(_attribute(body, _RTMSG_SIZE, _RTA_OIF), sys.byteorder))
+        found = {"routes"} if protocol == self._route_protocol else set()
+        return found | ({""} if prefix_len == 0 else set())
 
     def _is_pods(self, kind: int, body: bytes) -> bool:
         """Whether a link message is of a pod's link, whose ifindex is remembered while it lives."""
@@ -159,15 +176,19 @@ class Netlink:
 
 
 def _ifname(body: bytes) -> str:
-    """The name in a link message (struct ifinfomsg, then attributes); "" when there is none."""
-    at = _IFINFO_SIZE
+    """The name in a link message; "" when there is none."""
+    name = _attribute(body, _IFINFO_SIZE, _IFLA_IFNAME)
+    return name.rstrip(b"\0").decode(errors="replace")
+
+
+def _attribute(body: bytes, at: int, wanted: int) -> bytes:
+    """One of the attributes that begin at `at` (struct rtattr); empty when it is not there."""
     while at + _ATTRIBUTE.size <= len(body):
         size, kind = _ATTRIBUTE.unpack_from(body, at)
-        if kind == _IFLA_IFNAME:
-            name = body[at + _ATTRIBUTE.size : at + size].rstrip(b"\0")
-            return name.decode(errors="replace")
+        if kind == wanted:
+            return body[at + _ATTRIBUTE.size : at + size]
         at += max((size + 3) & ~3, _ATTRIBUTE.size)
-    return ""
+    return b""
 
 
 def _addresses(netlink: Any) -> Mapping[int, list[Address]]:

@@ -228,6 +228,16 @@ def test_what_another_hand_does_to_the_overlay_is_repaired_at_once(
     wait_for("the device", lambda: "mtu 1450" in stage.east.run("ip", "link", "show", "weft.vx"))
 
 
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_a_route_to_a_pod_that_another_hand_deletes_comes_back(stage: Stage, family: str) -> None:
+    prefix = str(stage.client.address(4 if family == "-4" else 6))
+    show = ("ip", family, "route", "show", "proto", "87", prefix)
+    before = stage.east.run(*show)
+    assert prefix in before
+    stage.east.run("ip", family, "route", "del", prefix, "proto", "87")
+    wait_for("the route", lambda: stage.east.run(*show) == before, timeout_s=3)
+
+
 def test_an_unreadable_manifest_changes_nothing_and_is_said(stage: Stage) -> None:
     path = stage.lab.manifests.folder / "service.default.web.yaml"
     text = path.read_text()

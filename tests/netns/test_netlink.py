@@ -17,7 +17,7 @@ from weft.proxy.watch.netlink import Netlink
 
 POD_LINKS = re.compile(r"weft[0-9a-f]{11}")
 POD_LINK = "weft0123456789a"
-PROTOCOL = 88
+PROTOCOL, POD_PROTOCOL = 88, 87
 _CLONE_NEWNET = 0x40000000
 
 
@@ -27,7 +27,9 @@ class Node:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.suspects: list[str] = []
-        self.source = Netlink(self.events.append, self.suspects.append, POD_LINKS, PROTOCOL)
+        self.source = Netlink(
+            self.events.append, self.suspects.append, POD_LINKS, PROTOCOL, POD_PROTOCOL
+        )
 
     def ip(self, *words: str) -> None:
         subprocess.run(["ip", *words], check=True, capture_output=True)
@@ -142,6 +144,32 @@ def test_a_route_of_ours_that_another_hand_takes_is_suspected() -> None:
         wait_for("the loss", lambda: "routes" in node.suspects)
 
     play(story)
+
+
+def test_a_pods_route_that_another_hand_takes_is_suspected() -> None:
+    def story(node: Node) -> None:
+        make_pod(node)
+        node.ip("route", "del", "10.0.0.1/32")
+        wait_for("the loss", lambda: "pod routes" in node.suspects)
+
+    play(story)
+
+
+def test_a_pod_that_goes_with_its_link_is_no_theft() -> None:
+    def story(node: Node) -> None:
+        make_pod(node)
+        node.ip("link", "del", POD_LINK)
+        node.ip("link", "add", "last0", "type", "veth", "peer", "name", "last1")
+        wait_for("what came after", lambda: node.link("last0") is not None)
+        assert "pod routes" not in node.suspects
+
+    play(story)
+
+
+def make_pod(node: Node) -> None:
+    node.ip("link", "add", POD_LINK, "type", "veth", "peer", "name", "pod0")
+    node.ip("link", "set", POD_LINK, "up")
+    node.ip("route", "add", "10.0.0.1/32", "dev", POD_LINK, "proto", str(POD_PROTOCOL))
 
 
 def test_routes_of_others_are_not_suspected() -> None:

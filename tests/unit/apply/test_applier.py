@@ -181,3 +181,19 @@ def test_a_table_that_cannot_be_read_gets_its_rows_and_loses_none() -> None:
     assert bench.status("routes", "a") is State.PENDING
     bench.applier.advance(Stage.LISTED)
     assert bench.targets["routes"].rows == {"unknown": "1", "a": "1"}
+
+
+def test_what_has_no_rows_is_mended_and_counted_like_drift() -> None:
+    bench = listed("routes")
+    bench.applier.repairs["pod routes"] = lambda: 2
+    assert bench.applier.compare("pod routes") == 2
+    assert bench.applier.counts.repaired["pod routes"] == 2
+
+
+def test_a_repair_that_the_kernel_refuses_is_said_and_stops_nothing() -> None:
+    def refused() -> int:
+        raise OSError("Operation not permitted")
+
+    bench = listed("routes")
+    bench.applier.repairs["pod routes"] = refused
+    assert bench.applier.compare("pod routes") == 0
