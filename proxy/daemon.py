@@ -32,7 +32,7 @@ from weft.proxy.apply.links import LinksTarget
 from weft.proxy.apply.order import TABLES as ROW_TABLES
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
-from weft.proxy.apply.sysctl import prepare_node
+from weft.proxy.apply.sysctl import prepare_node, reserve_ports
 from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.config import Config
 from weft.proxy.intake import Intake
@@ -81,6 +81,8 @@ class Daemon:
             loop = make_loop(config, datapath, hooks)
             loop.post(Listed(Kind.ATTACHMENT, {w.key: w for w in map(workload_of, attachments)}))
             prepare_node(config.sysctl, POD_LINKS)
+            if config.masquerade:
+                reserve_ports(config.sysctl, config.snat_port_min, config.snat_port_max)
             sources = _start_sources(config, loop, stack)
             node = DaemonNode(loop, sources.heard_s)
             upkeep = Upkeep(config, loop, node, datapath)

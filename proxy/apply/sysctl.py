@@ -29,6 +29,18 @@ def prepare_node(root: Path, pod_links: re.Pattern[str]) -> None:
         _write(root / "ipv6/conf/all/forwarding", "1")
 
 
+def reserve_ports(root: Path, first: int, last: int) -> None:
+    """Keep the node's own connections from choosing ports first..last as their source.
+
+    Pods' traffic leaves with these: the answer to a connection of the node's from the same port to
+    the same server would go to a pod. Others' reservations stay.
+    """
+    path = root / "ipv4/ip_local_reserved_ports"
+    held, wanted = _read(path), f"{first}-{last}"
+    if wanted not in held.split(","):
+        _write(path, f"{held},{wanted}" if held else wanted)
+
+
 def prepare_links(root: Path, names: Collection[str]) -> None:
     """Loose reverse path filtering on Weft's own links: the larger of `all` and the link's counts,
     and a strict one drops what came by another way than the route back (RFC 3704).

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.proxy.apply.sysctl import prepare_links, prepare_node
+from weft.proxy.apply.sysctl import prepare_links, prepare_node, reserve_ports
 
 POD_LINKS = re.compile(r"weft[0-9a-f]{11}")
 POD_LINK = "weft0123456789a"
@@ -15,6 +15,7 @@ POD_LINK = "weft0123456789a"
 def root(tmp_path: Path) -> Path:
     values = {
         "ipv4/ip_forward": "0",
+        "ipv4/ip_local_reserved_ports": "",
         "ipv6/conf/all/forwarding": "0",
         "ipv6/conf/all/accept_ra": "1",
         "ipv6/conf/eth0/accept_ra": "1",
@@ -70,3 +71,16 @@ def test_a_sysctl_that_cannot_be_set_is_said_with_what_to_do(
     (root / "ipv4/ip_forward").mkdir()
     prepare_node(root, POD_LINKS)
     assert "set it by hand" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("held", "after"),
+    [("", "61000-65535"), ("8080,9000-9010", "8080,9000-9010,61000-65535"),
+     ("61000-65535", "61000-65535")],
+)  # fmt: skip
+def test_ports_of_masquerade_are_reserved_beside_those_of_others(
+    root: Path, held: str, after: str
+) -> None:
+    (root / "ipv4/ip_local_reserved_ports").write_text(f"{held}\n")
+    reserve_ports(root, 61000, 65535)
+    assert value(root, "ipv4/ip_local_reserved_ports") == after
