@@ -56,12 +56,14 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 	if (flow)
 		path = flow->path;
 	reason = admit(p, s, flow, 0, dst, path, 0);
+	if (reason)
+		return reason;
 	/* What takes the stack gets its VIP back in to_pod. */
-	if (reason || path == PATH_STACK)
-		return reason ? reason : REASON_STACK;
+	if (path == PATH_STACK || !fits(skb, dst->ifindex))
+		return REASON_STACK;
 	if (flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
 		reason = restore_vip(skb, p, flow);
-	return reason ? reason : deliver(skb, p, dst);
+	return reason ? reason : into_pod(skb, p, dst);
 }
 
 static enum reason handle_from_overlay(struct __sk_buff *skb, struct packet *p)

@@ -60,26 +60,26 @@ static enum reason go(struct __sk_buff *skb, struct packet *p, const struct sett
 		      const struct workload *dst, enum flow_path path)
 {
 	if (path == PATH_REDIRECT)
-		return dst ? deliver(skb, p, dst) : REASON_NO_WORKLOAD;
+		return dst ? into_pod(skb, p, dst) : REASON_NO_WORKLOAD;
 	if (path == PATH_OVERLAY)
 		return into_overlay(skb, p, s);
 	return REASON_STACK;
 }
 
+/* What goes to its client through the stack gets its VIP back in to_pod, which must know the flow. */
 static enum reason translate_packet(struct __sk_buff *skb, struct packet *p,
-				    const struct flow *flow, bool reply)
+				    const struct flow *flow, enum flow_path path)
 {
 	if (p->translated)
 		return rewrite(skb, p, &p->wire, &p->tuple);
-	if (reply && (flow->flags & FLOW_TRANSLATED))
-		return restore_vip(skb, p, flow);
-	return REASON_NONE;
+	if (path == PATH_STACK || !flow || !(flow->flags & FLOW_TRANSLATED) || !is_reply(p, flow))
+		return REASON_NONE;
+	return restore_vip(skb, p, flow);
 }
 
 static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			   struct flow *flow, const struct workload *src)
 {
-	bool reply = flow && is_reply(p, flow);
 	enum flow_path path = flow ? flow->path : PATH_NONE;
 	const struct workload *dst = 0;
 	enum reason reason = REASON_NONE;
@@ -97,11 +97,13 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 		if (path == PATH_NONE)
 			return reason;
 	}
+	if (path == PATH_REDIRECT && dst && !fits(skb, dst->ifindex))
+		path = PATH_STACK;
 	reason = admit(p, s, flow, src, dst, path, 0);
 	if (!reason)
 		reason = remember_choice(p);
 	if (!reason)
-		reason = translate_packet(skb, p, flow, reply);
+		reason = translate_packet(skb, p, flow, path);
 	if (reason)
 		return reason;
 	reason = go(skb, p, s, dst, path);

@@ -55,11 +55,6 @@ static enum reason into_pod(struct __sk_buff *skb, struct packet *p, const struc
 	return REASON_DELIVERED;
 }
 
-static enum reason deliver(struct __sk_buff *skb, struct packet *p, const struct workload *to)
-{
-	return fits(skb, to->ifindex) ? into_pod(skb, p, to) : REASON_STACK;
-}
-
 /* To the overlay link; its egress program sets the tunnel's far end. */
 static enum reason into_overlay(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {

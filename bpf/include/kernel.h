@@ -19,7 +19,6 @@
 #define BE16(x) ((__be16)__builtin_bswap16(x))
 #define BE32(x) ((__be32)__builtin_bswap32(x))
 
-#define MULTICAST_MAC_BIT 1
 
 /* TCP's flags, the 14th byte of its header. */
 #define TCP_FLAGS_OFFSET 13

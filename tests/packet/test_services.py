@@ -7,8 +7,16 @@ import pytest
 
 from tests.packet.packets import ACK, FIN, RST, SYN, TCP, UDP, Packet, read, read_network
 from tests.packet.runner import Action
-from tests.packet.scene import HOST_MAC, MAC_A, MAC_B, Scene, answer
-from weft.bpf.layout import UNSPECIFIED, Direction, FlowFlag, FlowPath, PrefixFlag, Reason
+from tests.packet.scene import HOST_MAC, MAC_A, MAC_B, OTHER_LINK, Scene, answer
+from weft.bpf.layout import (
+    UNSPECIFIED,
+    Direction,
+    FlowFlag,
+    FlowPath,
+    PrefixFlag,
+    Reason,
+    WorkloadFlag,
+)
 
 
 def to_vip(scene: Scene, proto: int) -> Packet:
@@ -227,6 +235,34 @@ def test_a_backend_on_the_node_itself_answers_through_the_stack_as_the_vip(
     assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.STACK)
     back = read(outcome.packet)
     assert (back.src, back.sport, back.checksums_hold) == (scene.at.vip, 80, True)
+
+
+@pytest.mark.parametrize("proto", [TCP, UDP])
+def test_through_the_stack_the_answer_gets_its_vip_back_at_the_clients_link(
+    scene: Scene, proto: int
+) -> None:
+    scene.two_pods(flags=WorkloadFlag.NO_REDIRECT)
+    scene.service(proto, scene.at.b)
+    got = read(scene.send(to_vip(scene, proto)).packet)
+    assert (got.dst, got.dport) == (scene.at.b, 8080)
+    replied = replace(answer(got), eth_src=MAC_B)
+    outcome = scene.send(replied)
+    assert (outcome.reason, outcome.packet) == (Reason.STACK, replied.frame)
+    arrived = replace(replied, eth_src=HOST_MAC, eth_dst=MAC_A)
+    outcome = scene.node.run("to_pod", arrived.frame, received_on=1)
+    back = read(outcome.packet)
+    assert (outcome.reason, back.src, back.sport) == (Reason.STACK, scene.at.vip, 80)
+    assert back.checksums_hold
+
+
+def test_an_answer_too_long_for_the_clients_link_gets_its_vip_back_there(scene: Scene) -> None:
+    scene.two_pods()
+    scene.service(UDP, scene.at.b)
+    got = read(scene.send(to_vip(scene, UDP)).packet)
+    scene.pod(scene.at.a, ifindex=OTHER_LINK)
+    replied = replace(answer(got), eth_src=MAC_B, data=bytes(1400))
+    outcome = scene.send(replied)
+    assert (outcome.reason, outcome.packet) == (Reason.STACK, replied.frame)
 
 
 def test_the_event_of_a_refusal_names_what_was_dialled(scene: Scene) -> None:
