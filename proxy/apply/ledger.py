@@ -84,9 +84,9 @@ class Ledger:
         return min((e.retry_at_s for e in self._entries.values()), default=float("inf"))
 
     def errors(self) -> dict[str, int]:
-        """Rows in error by table."""
+        """Rows in error by table. May be asked while a turn runs: it reads a copy."""
         counts: dict[str, int] = {}
-        for place, entry in self._entries.items():
+        for place, entry in list(self._entries.items()):
             if entry.status.state is State.ERROR:
                 counts[place.table] = counts.get(place.table, 0) + 1
         return counts
