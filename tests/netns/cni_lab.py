@@ -1,6 +1,7 @@
 """A node and pods as network namespaces, and runtimes' ways to call a plugin there."""
 
 import itertools
+import contextlib
 import json
 import os
 import subprocess
@@ -122,8 +123,10 @@ class Lab:
         given = (
             config if isinstance(config, bytes) else json.dumps({**self.config, **(config or {})})
         )
-        process.stdin.write(given.decode() if isinstance(given, bytes) else given)
-        process.stdin.close()
+        # A verb that reads nothing may have ended before its input was written.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(given.decode() if isinstance(given, bytes) else given)
+            process.stdin.close()
         process.stdin = None
         return process
 
