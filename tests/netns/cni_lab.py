@@ -1,7 +1,7 @@
 """A node and pods as network namespaces, and runtimes' ways to call a plugin there."""
 
-import itertools
 import contextlib
+import itertools
 import json
 import os
 import subprocess
