@@ -289,6 +289,11 @@ class View:
         """Objects that could not be understood, with the reason."""
         return dict(self._loop.intake.broken)
 
+    @property
+    def failed(self) -> tuple[Owner, ...]:
+        """Planner keys that could not be planned: their rows are those of an earlier World."""
+        return tuple(self._loop.planning.failed)
+
     def watch_turns(self, observer: Callable[[Turn], None]) -> None:
         """Call `observer` after every turn."""
         self._loop.observers.append(observer)

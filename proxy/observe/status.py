@@ -66,6 +66,7 @@ class NodeReport:
     def _checks(self, unfinished: Mapping[RowKey, Status]) -> Iterator[pb.Check]:
         yield _check("sources", self._sources())
         yield _check("events", self._events())
+        yield _check("plan", self._plan())
         yield _check("rows", _rows(unfinished))
         yield _check("tables", _room(self._view))
         yield _check("objects", self._objects())
@@ -80,6 +81,10 @@ class NodeReport:
         since_s = self._view.queued_since_s
         waits_s = time.monotonic() - since_s if since_s is not None else 0.0
         return f"the oldest event waits for {waits_s:.0f} s" if waits_s > _LATE_S else ""
+
+    def _plan(self) -> str:
+        keys = [f"{planner} {key}" for planner, key in self._view.failed]
+        return _listed(keys, "a bug of Weft: the daemon's log has it, earlier rows stay")
 
     def _objects(self) -> str:
         broken = [f"{kind} {key}: {why}" for (kind, key), why in self._view.broken.items()]

@@ -57,6 +57,15 @@ def test_a_source_that_cannot_be_read_any_more_is_named_with_the_reason() -> Non
     asyncio.run(story())
 
 
+def test_a_key_that_could_not_be_planned_is_named() -> None:
+    async def story() -> None:
+        async with running() as node:
+            node.loop.planning.failed.add(("services", Ref("default", "odd")))
+            assert "services default/odd" in (await failed(node))["plan"]
+
+    asyncio.run(story())
+
+
 def test_rows_that_the_kernel_refused_are_shown_with_the_reason() -> None:
     async def story() -> None:
         async with running(entries={"frontends": 2}) as node:
