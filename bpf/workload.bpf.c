@@ -187,7 +187,8 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 		flow = find_related(p, s);
 	if (!flow)
 		flow = find_flow(p, s);
-	if (!flow && !own_node && is_forged(skb, p, s))
+	/* Flows between pods come by the stack only where a link was too small for a packet. */
+	if (!own_node && (!flow || flow->path != PATH_STACK) && is_forged(skb, p, s))
 		return REASON_SOURCE_SPOOFED;
 	reason = admit(p, s, flow, 0, dst, PATH_STACK, own_node ? FLOW_OWN_NODE : 0);
 	if (!reason && flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))

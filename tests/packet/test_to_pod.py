@@ -114,6 +114,20 @@ def test_another_nodes_pod_arrives_by_the_overlay_only(scene: Scene) -> None:
     assert arrive(scene, sent).reason is Reason.STACK
 
 
+def test_nobody_speaks_on_a_flow_of_pods_from_another_link(scene: Scene) -> None:
+    scene.settings(overlay_ifindex=OTHER_LINK)
+    scene.pod(scene.at.a)
+    scene.pod(scene.at.b, mac=MAC_B, ifindex=LINK)
+    scene.remote_range()
+    for peer in (scene.at.b, scene.at.c):
+        sent = scene.udp(scene.at.a, peer)
+        scene.send(sent)
+        assert_dropped(arrive(scene, answer(sent)), Reason.SOURCE_SPOOFED)
+    for peer, link in ((scene.at.b, LINK), (scene.at.c, OTHER_LINK)):
+        came = arrive(scene, answer(scene.udp(scene.at.a, peer)), received_on=link)
+        assert came.reason is Reason.STACK
+
+
 def test_without_an_overlay_other_nodes_pods_arrive_as_they_are_routed(scene: Scene) -> None:
     scene.settings(flags=SettingFlag.BRIDGE, overlay_ifindex=0)
     scene.pod(scene.at.a)
