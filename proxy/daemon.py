@@ -84,7 +84,7 @@ class Daemon:
             if config.masquerade:
                 reserve_ports(config.sysctl, config.snat_port_min, config.snat_port_max)
             sources = _start_sources(config, loop, stack)
-            node = DaemonNode(loop, sources.heard_s)
+            node = DaemonNode(loop, sources.heard_s, upgrades=bool(datapath.retired))
             upkeep = Upkeep(config, loop, node, datapath)
             async with asyncio.TaskGroup() as tasks, AsyncExitStack() as serving:
                 running = [tasks.create_task(loop.run(), name="loop")]
@@ -185,7 +185,10 @@ def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> Sources
         folder.start()
         stack.callback(folder.stop)
         return Sources(None, folder.troubles, lambda: math.inf)
-    servers = ApiServers.connect(config.api_servers, config.kubeconfig, config.kubelet_servers)
+    # The official client's 25 MB are for those who have an API server.
+    from weft.proxy.watch.connect import connect
+
+    servers = connect(config.api_servers, config.kubeconfig, config.kubelet_servers)
     kube = Kube(servers, loop.post)
     kube.start()
     stack.callback(kube.stop)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from weft.cni.node import LinkMode, NotReady, PodNetwork
 from weft.cni.spec import Attachment
+from weft.proxy.apply.gate import Stage
 from weft.proxy.loop import Loop
 from weft.proxy.model.objects import Kind, Ref, Workload
 from weft.proxy.model.world import Mode
@@ -24,10 +25,13 @@ POD_TIMEOUT_S = 5.0
 class DaemonNode:
     """What `weft.cni` asks of this node, answered from the loop."""
 
-    def __init__(self, loop: Loop, heard_s: Callable[[], float]) -> None:
-        """heard_s: when the source of intent was heard last, in seconds since boot."""
+    def __init__(self, loop: Loop, heard_s: Callable[[], float], *, upgrades: bool) -> None:
+        """heard_s: when the source of intent was heard last, in seconds since boot. upgrades:
+        pods of this node are served from tables of another shape than this version's.
+        """
         self._loop = loop
         self._heard_s = heard_s
+        self._upgrades = upgrades
 
     async def attached(self, attachment: Attachment) -> None:
         """Returns when the pod's rows and hooks are in the kernel. Raises NotReady with those that
@@ -48,8 +52,16 @@ class DaemonNode:
         await self._loop.submit(Moved(Kind.ATTACHMENT, attachment.host_ifname, None))
 
     def network(self) -> PodNetwork:
-        """Ranges from the own Node's podCIDRs. Raises NotReady while the Node is not known."""
+        """Ranges from the own Node's podCIDRs. Raises NotReady while the Node is not known, and
+        while a new pod's hook would take every other pod to tables that are empty yet: all pods'
+        links run one program (weft.bpf.hook).
+        """
         world = self._loop.world
+        if self._upgrades and self._loop.applier.stage is Stage.STARTING:
+            raise NotReady(
+                "the tables of this version are filled when the cluster's state is known: it "
+                f"waits for {', '.join(self._loop.intake.waits_for())}"
+            )
         own = world.own_node()
         if own is None:
             raise NotReady(

@@ -38,7 +38,7 @@ def pod(uid: str) -> Moved:
 def play(story: Callable[[LoopBench, DaemonNode], Awaitable[None]]) -> None:
     async def run() -> None:
         async with running() as bench:
-            await story(bench, DaemonNode(bench.loop, lambda: math.inf))
+            await story(bench, DaemonNode(bench.loop, lambda: math.inf, upgrades=False))
 
     asyncio.run(run())
 
@@ -116,3 +116,21 @@ def test_the_network_follows_the_nodes_prefixes() -> None:
         assert network.mtu_bytes == 1450
 
     play(story)
+
+
+def test_an_upgrade_takes_no_pod_before_its_tables_are_filled() -> None:
+    own = Node(Ref("", "n1"), (ip_address("192.0.2.1"),), (ip_network("10.244.1.0/24"),))
+
+    async def story() -> None:
+        async with running(listed=False) as bench:
+            bench.loop.post(Moved(Kind.NODE, own.ref, own))
+            await bench.turned()
+            node = DaemonNode(bench.loop, lambda: math.inf, upgrades=True)
+            with pytest.raises(NotReady, match="waits for namespace, pod"):
+                node.network()
+            bench.list(Kind.NAMESPACE)
+            bench.list(Kind.POD, cached=True)
+            await bench.turned()
+            assert node.network().ranges == own.pod_cidrs
+
+    asyncio.run(story())
