@@ -1,29 +1,17 @@
-"""Owns the way to an API server: which addresses, in which order, with whose credentials.
+"""Owns requests to an API server of which there are several addresses: which one, with what token.
 
-Configuration, TLS and transport are the official client's; lists and watches read raw streams of
-it. Never interprets an answer beyond its HTTP status.
+Never interprets an answer beyond its HTTP status, and never finds addresses (watch.connect does).
 """
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 from urllib.parse import urlencode
 
 import urllib3
-from kubernetes.client import Configuration
-from kubernetes.client.rest import RESTClientObject
-from kubernetes.config import ConfigException, load_kube_config
-from kubernetes.config.incluster_config import (
-    SERVICE_CERT_FILENAME,
-    SERVICE_TOKEN_FILENAME,
-    InClusterConfigLoader,
-)
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
@@ -32,15 +20,6 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 3.0
 TOKEN_PERIOD_S = 60.0
 PATCH_TYPE = "application/strategic-merge-patch+json"
-
-# A peer that vanished without a word is found out in 10 s + 3 x 5 s.
-_KEEPALIVE = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-)
 
 
 class ApiError(Exception):
@@ -92,27 +71,6 @@ class ApiServers:
         self._credentials = credentials
         self._current = 0
         self._lock = threading.Lock()
-
-    @classmethod
-    def connect(cls, api_servers: Sequence[str], kubeconfig: str, kubelet_servers: Path) -> Self:
-        """By setting, in-cluster environment and what the node's kubelet uses, in this order.
-
-        Nothing is connected yet. ApiUnreachable when no address is known at all.
-        """
-        configuration, credentials = _configuration(kubeconfig)
-        urls = [*api_servers]
-        if configuration.host:
-            urls.append(configuration.host)
-        urls += _kubelet_servers(kubelet_servers)
-        if not urls:
-            raise ApiUnreachable(
-                "no address of an API server is known: set api-servers, or run in a cluster, "
-                f"or give a kubeconfig; {kubelet_servers} names none either"
-            )
-        configuration.socket_options = list(_KEEPALIVE)
-        configuration.connection_pool_maxsize = 16
-        pool = RESTClientObject(configuration).pool_manager
-        return cls(tuple(dict.fromkeys(urls)), pool, credentials)
 
     def get(self, path: str, query: Mapping[str, str], read_timeout_s: float) -> BaseHTTPResponse:
         """An open response of status 200, to be closed by the caller.
@@ -174,35 +132,3 @@ class ApiServers:
             if self._current == number and len(self._urls) > 1:
                 self._current = (number + 1) % len(self._urls)
                 log.warning("api server changed", extra={"url": self._urls[self._current]})
-
-
-def _configuration(kubeconfig: str) -> tuple[Any, Credentials]:
-    """The official client's configuration and where the token comes from."""
-    configuration = Configuration()
-    configuration.host = ""
-    if kubeconfig:
-        load_kube_config(  # type: ignore[no-untyped-call]
-            kubeconfig, client_configuration=configuration
-        )
-        return configuration, Credentials(None, configuration.api_key.get("BearerToken", ""))
-    loader = InClusterConfigLoader(  # type: ignore[no-untyped-call]
-        SERVICE_TOKEN_FILENAME, SERVICE_CERT_FILENAME, False, os.environ
-    )
-    try:
-        loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
-    except ConfigException as error:
-        log.info("not in a cluster", extra={"why": str(error)})
-        return configuration, Credentials(None)
-    return configuration, Credentials(Path(SERVICE_TOKEN_FILENAME))
-
-
-def _kubelet_servers(path: Path) -> list[str]:
-    """The servers of the node's own kubelet, one a line, as deploy/install.yaml notes them.
-
-    Its credentials are not ours to use.
-    """
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return []
-    return [line.strip(" \"'") for line in lines if "://" in line]
