@@ -78,6 +78,8 @@ _KUBELET_CONFIG = {
     "resolvConf": "/etc/resolv.conf",
     "volumePluginDir": "/var/lib/kubelet/volumeplugins",
     "serializeImagePulls": False,
+    # Tests end containers again and again; kubelet's own five minutes would make them wait.
+    "crashLoopBackOff": {"maxContainerRestartPeriod": "3s"},
     "imageGCHighThresholdPercent": 100,
     "imageGCLowThresholdPercent": 99,
     # A lab shares its disk with everything else on the machine: never evict for it.

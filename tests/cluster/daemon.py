@@ -30,7 +30,7 @@ until [ -e /tmp/stop ]; do
       *) echo "$began $url: $said" >> /tmp/failures;;
     esac
   done
-  echo $answered > /tmp/answered
+  echo $answered > /tmp/answered.new; mv /tmp/answered.new /tmp/answered
 done
 wait; echo $answered $(cat /tmp/opened); cat /tmp/failures
 """
