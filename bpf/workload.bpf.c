@@ -175,11 +175,22 @@ int from_pod(struct __sk_buff *skb)
 	return p ? leave(skb, p, handle_from_pod(skb, p)) : TC_ACT_SHOT;
 }
 
+/*
+ * No link brought it here. Nor do the pieces have one of what conntrack put together and the stack
+ * cuts anew (net/ipv6/ip6_output.c, ip6_copy_metadata, 6.18), but those are no socket's.
+ */
+static bool is_own_node(struct __sk_buff *skb, const struct packet *p)
+{
+	if (skb->ingress_ifindex)
+		return false;
+	return p->family == 4 || !p->fragment || skb->sk;
+}
+
 /* The stack's packet for a local pod, `dst`: judged here unless the sender's link did. */
 static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *dst)
 {
-	bool own_node = skb->ingress_ifindex == 0;
+	bool own_node = is_own_node(skb, p);
 	struct flow *flow = 0;
 	enum reason reason;
 
