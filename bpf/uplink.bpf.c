@@ -22,24 +22,26 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	u32 ifindex = skb->ifindex;
 	struct uplink *uplink = uplinks.lookup(&ifindex);
 	struct prefix *prefix;
-	enum reason reason;
+	struct address *addr;
+	bool is_pods;
 
 	if (!s || !(s->flags & SETTING_MASQUERADE) || !uplink || parse(skb, p))
 		return REASON_NOT_OURS;
 	/* A pod's, or the node's own about what it could not hand on to a pod. */
 	if (p->kind == KIND_ICMP_ERROR)
 		return masquerade_error(skb, p);
-	if (!workloads.lookup(&p->tuple.src))
+	if (!has_snat_port(p))
+		return REASON_NOT_OURS;
+	addr = p->family == 4 ? &uplink->addr4 : &uplink->addr6;
+	is_pods = workloads.lookup(&p->tuple.src);
+	if (!is_pods && keeps_own_port(p, s, addr))
 		return REASON_NOT_OURS;
 	prefix = prefix_of(&p->tuple.dst);
 	if (prefix && (prefix->flags & PREFIX_OUR_NETWORK))
 		return REASON_NOT_OURS;
-	if (!has_snat_port(p))
-		return REASON_NOT_OURS;
-	reason = know_fragment(p);
-	if (reason)
-		return reason;
-	return masquerade(skb, p, s, p->family == 4 ? &uplink->addr4 : &uplink->addr6);
+	if (is_pods && p->fragment && know_fragment(p))
+		return REASON_FRAGMENT_UNKNOWN;
+	return masquerade(skb, p, s, addr);
 }
 
 static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)

@@ -44,6 +44,16 @@ static void touch(const struct packet *p, struct snat *arriving, bool reply)
 	arriving->flags = flags_after(p, flags, reply);
 }
 
+static bool is_in_range(const struct settings *s, __be16 port)
+{
+	return BE16(port) >= s->snat_port_min && BE16(port) <= s->snat_port_max;
+}
+
+static bool is_itself(const struct snat *row, const struct address *addr, __be16 port)
+{
+	return row->port == port && same_address(&row->addr, addr);
+}
+
 /*
  * Whether the port of a leaving row still is its own: looked up once a second and where the
  * connection begins or ends, so that no row outlives its reservation by more.
@@ -56,8 +66,7 @@ static bool still_reserved(struct packet *p, const struct settings *s, struct sn
 		return true;
 	arriving_key(p, &leaving->addr, leaving->port, &p->key);
 	arriving = snat.lookup(&p->key);
-	if (!arriving || arriving->port != p->tuple.sport ||
-	    !same_address(&arriving->addr, &p->tuple.src))
+	if (!arriving || !is_itself(arriving, &p->tuple.src, p->tuple.sport))
 		return false;
 	leaving->seen = p->now;
 	touch(p, arriving, false);
@@ -76,6 +85,28 @@ static bool reserve(const struct packet *p, const struct settings *s, struct sna
 	if (!held || !is_idle(p, s, held->seen, idle_limit_s(key.proto, held->flags)))
 		return false;
 	return !snat.update(&key, pod);
+}
+
+/*
+ * Whether the node's own packet may go as it is. From a port of the range it may only while that
+ * is reserved for itself: a pod's flow that had it first is whom the answer would go to.
+ */
+static bool keeps_own_port(struct packet *p, const struct settings *s, const struct address *addr)
+{
+	struct snat own = {.addr = p->tuple.src, .port = p->tuple.sport, .seen = p->now};
+	struct snat *held;
+
+	if (!same_address(&p->tuple.src, addr) || !is_in_range(s, p->tuple.sport) ||
+	    p->fragment == FRAGMENT_LATER)
+		return true;
+	own.flags = flags_after(p, 0, false);
+	arriving_key(p, addr, p->tuple.sport, &p->key);
+	held = snat.lookup(&p->key);
+	if (held && is_itself(held, addr, own.port)) {
+		touch(p, held, false);
+		return true;
+	}
+	return !snat.lookup(&p->tuple) && reserve(p, s, &own);
 }
 
 /* Spreads flows over the range; a port may serve any number of destinations. */
@@ -169,12 +200,10 @@ static enum reason restore_error(struct __sk_buff *skb, struct packet *p)
 static enum reason restore(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
 	struct snat *arriving;
-	u32 port;
 
 	if (p->fragment == FRAGMENT_LATER && know_fragment(p))
 		return REASON_NOT_OURS;
-	port = BE16(p->tuple.dport);
-	if (port < s->snat_port_min || port > s->snat_port_max)
+	if (!is_in_range(s, p->tuple.dport))
 		return REASON_NOT_OURS;
 	arriving = snat.lookup(&p->tuple);
 	if (!arriving)
@@ -182,6 +211,8 @@ static enum reason restore(struct __sk_buff *skb, struct packet *p, const struct
 	if (p->fragment == FRAGMENT_FIRST && know_fragment(p))
 		return REASON_TABLE_FULL;
 	touch(p, arriving, true);
+	if (is_itself(arriving, &p->tuple.dst, p->tuple.dport))
+		return REASON_NOT_OURS;
 	return put_destination(skb, p, arriving);
 }
 

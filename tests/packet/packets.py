@@ -52,6 +52,10 @@ class Packet:
         return self.src.version
 
     @property
+    def packet_ends(self) -> tuple[Address, int, Address, int]:
+        return self.src, self.sport, self.dst, self.dport
+
+    @property
     def transport(self) -> bytes:
         """The transport header and what follows, checksummed."""
         if self.offset:

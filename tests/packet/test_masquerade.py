@@ -161,6 +161,38 @@ def test_the_nodes_own_packets_pass_untouched(outbound: Scene) -> None:
     assert outcome.packet == back.frame
 
 
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_the_node_gets_another_port_where_a_pods_flow_has_its_own(
+    outbound: Scene, kind: str
+) -> None:
+    taken = read(leave(outbound, leaving(outbound, kind)).packet).sport
+    own = replace(getattr(outbound, kind)(outbound.at.uplink, outbound.at.outside), sport=taken)
+    outcome = leave(outbound, own)
+    left = read(outcome.packet)
+    assert outcome.reason is Reason.MASQUERADED
+    assert (left.src, left.checksums_hold) == (outbound.at.uplink, True)
+    assert left.sport != taken
+    assert left.packet_ends == read(leave(outbound, own).packet).packet_ends
+    back = read(come_back(outbound, returned(left)).packet)
+    assert (back.dst, back.dport, back.checksums_hold) == (outbound.at.uplink, taken, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pod_gets_another_port_where_the_nodes_own_flow_has_it(
+    outbound: Scene, kind: str
+) -> None:
+    outbound.settings(snat_port_min=61_000, snat_port_max=61_001)
+    own = getattr(outbound, kind)(outbound.at.uplink, outbound.at.outside)
+    own = echo(own, 61_000) if kind == "ping" else replace(own, sport=61_000)
+    assert leave(outbound, own).reason is Reason.NOT_OURS
+    left = read(leave(outbound, leaving(outbound, kind)).packet)
+    port = int.from_bytes(left.data[:2], "big") if kind == "ping" else left.sport
+    assert port == 61_001
+    outcome = come_back(outbound, returned(own))
+    assert (outcome.reason, outcome.packet) == (Reason.NOT_OURS, returned(own).frame)
+    assert leave(outbound, own).reason is Reason.NOT_OURS
+
+
 def test_without_the_setting_nothing_is_masqueraded(outbound: Scene) -> None:
     outbound.settings(flags=SettingFlag.OVERLAY)
     assert leave(outbound, leaving(outbound, "tcp")).reason is Reason.NOT_OURS
