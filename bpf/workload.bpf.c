@@ -122,6 +122,20 @@ static bool may_be_for_vip(const struct packet *p, const struct flow *flow)
 	       p->kind != KIND_ICMP_ERROR;
 }
 
+/*
+ * One port may dial two VIPs of a backend, or a VIP and the backend itself: one flow, whose answers
+ * come from what was dialled last.
+ */
+static bool is_dialled_anew(const struct packet *p, const struct flow *flow)
+{
+	if (is_reply(p, flow) || p->kind == KIND_ICMP_ERROR)
+		return false;
+	if (!p->translated)
+		return flow->flags & FLOW_TRANSLATED;
+	return !(flow->flags & FLOW_TRANSLATED) || flow->vip_port != p->vip_port ||
+	       !same_address(&flow->vip, &p->vip);
+}
+
 static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *src)
 {
@@ -139,6 +153,8 @@ static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const stru
 		if (p->translated)
 			flow = p->backend ? 0 : find_flow(p, s);
 	}
+	if (flow && is_dialled_anew(p, flow))
+		flow = 0;
 	return send_on(skb, p, s, flow, src);
 }
 

@@ -55,6 +55,21 @@ def test_the_answer_comes_from_the_vip(scene: Scene, proto: int) -> None:
     )
 
 
+def test_one_port_that_dials_a_backend_several_ways_gets_each_answer_from_where_it_dialled(
+    scene: Scene,
+) -> None:
+    scene.two_pods()
+    for port in (80, 81):
+        scene.service(UDP, scene.at.b, port=port)
+    asked = [scene.udp(scene.at.a, scene.at.vip, dport=port) for port in (80, 81, 80)]
+    asked += [scene.udp(scene.at.a, scene.at.b, dport=8080), asked[0]]
+    replied = answer(translated(asked[0], scene))
+    for sent in asked:
+        scene.send(sent)
+        got = read(scene.send(replied).packet)
+        assert (got.src, got.sport) == (sent.dst, sent.dport)
+
+
 def test_a_udp_packet_without_checksum_keeps_none(scene4: Scene) -> None:
     scene4.two_pods()
     scene4.service(UDP, scene4.at.b)
