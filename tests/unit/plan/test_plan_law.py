@@ -41,6 +41,7 @@ MOVED_BY = {
 
 @pytest.mark.parametrize("planner", MOVED_BY, ids=lambda planner: planner.name)
 @given(data=st.data(), of=settings)
+@hypothesis.settings(deadline=None)
 def test_the_plan_of_one_planner_kept_by_turns_is_the_full_plan(
     planner: Planner, data: DataObject, of: Settings
 ) -> None:
@@ -51,6 +52,7 @@ def test_the_plan_of_one_planner_kept_by_turns_is_the_full_plan(
 
 
 @given(data=st.data(), of=settings)
+@hypothesis.settings(deadline=None)
 def test_the_plan_of_all_planners_kept_by_turns_is_the_full_plan(
     data: DataObject, of: Settings
 ) -> None:
@@ -61,7 +63,7 @@ def test_the_plan_of_all_planners_kept_by_turns_is_the_full_plan(
 
 
 @given(seed=st.integers(0, 1 << 32))
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=40, deadline=None)
 def test_the_links_of_pods_follow_their_policies_by_turns(seed: int) -> None:
     dice = Dice(Random(seed))
     kept = Turns([workloads.PLANNER], empty_world())
@@ -71,6 +73,7 @@ def test_the_links_of_pods_follow_their_policies_by_turns(seed: int) -> None:
 
 
 @given(data=st.data(), of=settings)
+@hypothesis.settings(deadline=None)
 def test_no_two_keys_want_one_row_to_be_different(data: DataObject, of: Settings) -> None:
     kept = Turns((), World(of))
     for moves in data.draw(turns(*MOVES)):
@@ -79,6 +82,7 @@ def test_no_two_keys_want_one_row_to_be_different(data: DataObject, of: Settings
 
 
 @given(data=st.data())
+@hypothesis.settings(deadline=None)
 def test_the_order_of_changes_to_different_records_does_not_matter(data: DataObject) -> None:
     moves = {(kind, key): after for kind, key, after in data.draw(turns(*MOVES))[0]}
     there = [(kind, key, after) for (kind, key), after in moves.items()]
