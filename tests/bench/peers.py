@@ -46,9 +46,9 @@ def forwarding(undo: ExitStack, prefix: str) -> Peer:
 
 
 def bridged_vxlan(undo: ExitStack, prefix: str) -> Peer:
-    """Two nodes, a bridge on each, joined by the kernel's VXLAN over one veth pair."""
+    """Two nodes, a bridge on each, joined by the kernel's VXLAN over a switch, as a lab's are."""
     a, b, left, right = (namespace(undo, f"{prefix}-{n}") for n in ("a", "b", "left", "right"))
-    veth(left, "eth0", right, "eth0")
+    switch(undo, f"{prefix}-switch", left, right)
     address(left, "eth0", "172.31.0.1/24")
     address(right, "eth0", "172.31.0.2/24")
     for node, pod, own, remote, inner in (
@@ -65,6 +65,16 @@ def bridged_vxlan(undo: ExitStack, prefix: str) -> Peer:
         run("ip", "-n", pod, "link", "set", "eth0", "mtu", "1450")
         address(pod, "eth0", f"{inner}/24")
     return Peer("kernel VXLAN with a bridge", a, b, "10.201.0.2")
+
+
+def switch(undo: ExitStack, name: str, *nodes: str) -> None:
+    """A namespace with a bridge that joins the nodes' eth0."""
+    namespace(undo, name)
+    run("ip", "-n", name, "link", "add", "br0", "type", "bridge")
+    run("ip", "-n", name, "link", "set", "br0", "up")
+    for number, node in enumerate(nodes):
+        veth(node, "eth0", name, f"port{number}")
+        run("ip", "-n", name, "link", "set", f"port{number}", "master", "br0")
 
 
 def namespace(undo: ExitStack, name: str) -> str:
