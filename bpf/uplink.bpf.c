@@ -33,7 +33,8 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	if (!has_snat_port(p))
 		return REASON_NOT_OURS;
 	addr = p->family == 4 ? &uplink->addr4 : &uplink->addr6;
-	is_pods = workloads.lookup(&p->tuple.src);
+	/* Most of what leaves is the node's own, tunnels among it: no look-up for that. */
+	is_pods = !same_address(&p->tuple.src, addr) && workloads.lookup(&p->tuple.src);
 	if (!is_pods && keeps_own_port(p, s, addr))
 		return REASON_NOT_OURS;
 	prefix = prefix_of(&p->tuple.dst);
