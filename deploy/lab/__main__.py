@@ -31,6 +31,13 @@ def _into_node(of: Cluster, name: str, command: list[str]) -> None:
     _exec([*node.find(found[name]).words(), *words])
 
 
+def _setting(word: str) -> tuple[str, str]:
+    key, is_pair, value = word.partition("=")
+    if not is_pair:
+        raise argparse.ArgumentTypeError(f"{word}: KEY=VALUE is wanted")
+    return key, value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.lab", description=__doc__)
     parser.add_argument(
@@ -41,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     up_words.add_argument("--nodes", type=int, default=2)
     up_words.add_argument("--shape", type=Shape, choices=list(Shape), default=Shape.PLAIN)
     up_words.add_argument("--network", type=Network, choices=list(Network), default=Network.WEFT)
+    up_words.add_argument(
+        "--set", action="append", default=[], type=_setting, help="KEY=VALUE of Weft's ConfigMap"
+    )
     commands.add_parser("reload", help="put Weft's image and manifest of now into it")
     commands.add_parser("down", help="remove it, also after a crash")
     commands.add_parser("binaries", help="build what is missing, link it into build/lab/bin")
@@ -64,7 +74,8 @@ def main() -> None:
 
 def _run(options: argparse.Namespace) -> None:
     if options.command == "up":
-        cluster.up(Cluster(options.name, options.nodes, options.shape, options.network))
+        size = (options.nodes, options.shape, options.network)
+        cluster.up(Cluster(options.name, *size, dict(options.set)))
     elif options.command == "down":
         cluster.down(options.name)
     elif options.command == "binaries":

@@ -71,8 +71,8 @@ def read_manifests(path: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def weft_manifests(path: Path) -> list[dict[str, Any]]:
-    """Weft's own manifest, with the API server's address in its ConfigMap.
+def weft_manifests(path: Path, settings: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Weft's own manifest, with the API server's address and `settings` in its ConfigMap.
 
     Raises LookupError when the manifest has no such ConfigMap.
     """
@@ -80,6 +80,7 @@ def weft_manifests(path: Path) -> list[dict[str, Any]]:
     for document in documents:
         metadata = document["metadata"]
         if (document["kind"], metadata.get("namespace"), metadata["name"]) == _SETTINGS:
-            document["data"] = {**(document.get("data") or {}), "api-servers": spec.API_URL}
+            given = {"api-servers": spec.API_URL, **settings}
+            document["data"] = {**(document.get("data") or {}), **given}
             return documents
     raise LookupError(f"{path} has no ConfigMap weft in kube-system")

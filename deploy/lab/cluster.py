@@ -68,7 +68,7 @@ def reload(cluster: Cluster, kubectl: Path) -> None:
         _finish(_import(pool, nodes, _network_images(cluster)))
     with _stage("new daemons"):
         cluster_api = Api(cluster, kubectl)
-        cluster_api.apply(api.weft_manifests(WEFT_MANIFEST))
+        cluster_api.apply(api.weft_manifests(WEFT_MANIFEST, cluster.settings))
         daemons = ("--namespace=kube-system", "daemonset/weft")
         cluster_api.run("rollout", "restart", *daemons)
         cluster_api.run("rollout", "status", *daemons, "--timeout=100s")
@@ -76,10 +76,8 @@ def reload(cluster: Cluster, kubectl: Path) -> None:
 
 def down(name: str) -> None:
     """Ends and removes all that a cluster of this name ever made; finding nothing is fine."""
-    try:
-        cluster = spec.load(name)
-    except FileNotFoundError:
-        cluster = Cluster(name, 0, Shape.PLAIN, Network.NONE)
+    # By its name alone: a half-made cluster has no record, or half of one.
+    cluster = Cluster(name, 0, Shape.PLAIN, Network.NONE)
     host.destroy_cgroup(cluster.cgroup)
     for namespace in sorted(Path("/run/netns").glob(f"{name}-*")):
         if cluster.owns(namespace.name):
@@ -125,7 +123,7 @@ def _bring_network(
 
 def _install_network(cluster_api: Api, machines: Machines, tools: Mapping[str, Path]) -> None:
     if cluster_api.cluster.network is Network.WEFT:
-        cluster_api.apply(api.weft_manifests(WEFT_MANIFEST))
+        cluster_api.apply(api.weft_manifests(WEFT_MANIFEST, cluster_api.cluster.settings))
         return
     prefixes = cluster_api.pod_prefixes()
     kubeconfig = machines.plane.kubeconfigs["kube-proxy"]

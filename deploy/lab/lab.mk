@@ -2,6 +2,7 @@
 NODES ?= 2
 SHAPE ?= plain
 NETWORK ?= weft
+SETTINGS ?=
 ARGS ?= get nodes,pods -A -o wide
 LAB = $(PY) -m deploy.lab
 
@@ -18,8 +19,8 @@ $(BUILD)/.lab-packages: | packages
 lab-binaries: venv ## the lab's Go binaries, into the cache and build/lab/bin
 	$(LAB) binaries
 
-cluster: venv lab-packages $(if $(filter weft,$(NETWORK)),image) ## a cluster in namespaces: NODES=2 SHAPE=plain|kind NETWORK=weft|reference|none
-	$(LAB) up --nodes $(NODES) --shape $(SHAPE) --network $(NETWORK)
+cluster: venv lab-packages $(if $(filter weft,$(NETWORK)),image) ## a cluster in namespaces: NODES=2 SHAPE=plain|kind NETWORK=weft|reference|none SETTINGS='mode=bridge'
+	$(LAB) up --nodes $(NODES) --shape $(SHAPE) --network $(NETWORK) $(SETTINGS:%=--set %)
 
 cluster-reload: venv image ## put the image and the manifest of now into the running cluster
 	$(LAB) reload

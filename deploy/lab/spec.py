@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -80,12 +80,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One lab cluster. `name` prefixes all that it makes on this machine."""
+    """One lab cluster. `name` prefixes all that it makes on this machine; `settings` go into
+    Weft's ConfigMap."""
 
     name: str
     node_count: int
     shape: Shape
     network: Network
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def switch_namespace(self) -> str:
@@ -129,7 +131,13 @@ class Cluster:
     def save(self) -> None:
         """Writes the record that `load` reads: before anything else is made."""
         self.state.mkdir(parents=True, exist_ok=True)
-        (self.state / "cluster.json").write_text(json.dumps(asdict(self)))
+        record = {
+            "node_count": self.node_count,
+            "shape": self.shape,
+            "network": self.network,
+            "settings": dict(self.settings),
+        }
+        (self.state / "cluster.json").write_text(json.dumps(record))
 
 
 def load(name: str) -> Cluster:
@@ -137,10 +145,11 @@ def load(name: str) -> Cluster:
     state = Cluster(name, 0, Shape.PLAIN, Network.NONE).state
     record = json.loads((state / "cluster.json").read_text())
     return Cluster(
-        name=record["name"],
+        name=name,
         node_count=record["node_count"],
         shape=Shape(record["shape"]),
         network=Network(record["network"]),
+        settings=record["settings"],
     )
 
 

@@ -46,11 +46,11 @@ def test_weft_is_told_where_the_api_server_is_and_keeps_its_other_settings(tmp_p
     settings = {
         "kind": "ConfigMap",
         "metadata": {"name": "weft", "namespace": "kube-system"},
-        "data": {"api-servers": "", "mode": "bridge"},
+        "data": {"api-servers": "", "mode": "vxlan", "level": "info"},
     }
     manifest.write_text(yaml.safe_dump_all([settings, {"kind": "Pod", "metadata": {"name": "p"}}]))
-    told, other = api.weft_manifests(manifest)
-    assert told["data"] == {"api-servers": spec.API_URL, "mode": "bridge"}
+    told, other = api.weft_manifests(manifest, {"mode": "bridge"})
+    assert told["data"] == {"api-servers": spec.API_URL, "mode": "bridge", "level": "info"}
     assert other == {"kind": "Pod", "metadata": {"name": "p"}}
 
 
@@ -58,7 +58,7 @@ def test_a_manifest_without_the_settings_is_refused(tmp_path: Path) -> None:
     manifest = tmp_path / "install.yaml"
     manifest.write_text("kind: ConfigMap\nmetadata: {name: weft, namespace: default}\n")
     with pytest.raises(LookupError, match="has no ConfigMap weft in kube-system"):
-        api.weft_manifests(manifest)
+        api.weft_manifests(manifest, {})
 
 
 def test_a_missing_pin_is_named() -> None:
@@ -96,3 +96,12 @@ def test_the_reference_network_installs_what_its_configuration_names() -> None:
     plugins = reference.conflist(["10.244.0.0/24", "fd00:244::/64"])["plugins"]
     used = {p["type"] for p in plugins} | {p["ipam"]["type"] for p in plugins if "ipam" in p}
     assert used == set(reference.PLUGINS)
+
+
+def test_a_cluster_is_found_again_as_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEFT_STATE", str(tmp_path))
+    begun = Cluster("lab", 3, Shape.KIND, Network.WEFT, {"mode": "bridge"})
+    begun.save()
+    assert spec.load("lab") == begun
