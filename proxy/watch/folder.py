@@ -5,7 +5,6 @@ A file that cannot be read keeps what it last said, and is reported. Never write
 
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +47,7 @@ class Folder:
         self._post = post
         self._files: dict[str, _File] = {}
         self._said: dict[Place, Record] = {}
-        self._has_listed = False
+        self._listed: set[Kind] = set()
         self._watch: FolderWatch | None = None
 
     def start(self) -> None:
@@ -121,27 +120,36 @@ class Folder:
             if place not in now and place in self._said:
                 now[place] = self._said[place]
         before, self._said = self._said, now
-        if self._has_listed:
-            self._move(before, now, refused)
-        else:
-            self._list(now, refused)
-            self._has_listed = True
-
-    def _list(self, now: Mapping[Place, Record], refused: list[Broken]) -> None:
-        by_kind: dict[Kind, dict[Key, Record]] = defaultdict(dict)
-        for (kind, key), record in now.items():
-            by_kind[kind][key] = record
+        known = frozenset(self._listed)
         for kind in KINDS:
-            broken = tuple(b for b in refused if b.kind is kind)
-            self._post(Listed(kind, by_kind[kind], broken))
+            if kind not in known and self._may_list(kind):
+                self._list(kind, now, refused)
+        self._move(known, before, now, refused)
+
+    def _may_list(self, kind: Kind) -> bool:
+        """A file that cannot be read may hold a policy: at the start nobody knows what it said, so
+        policies count as not listed, and pods wait closed, until it can be read or is gone.
+        """
+        return kind is not Kind.POLICY or not self.problems
+
+    def _list(self, kind: Kind, now: Mapping[Place, Record], refused: list[Broken]) -> None:
+        records = {key: record for (of, key), record in now.items() if of is kind}
+        self._post(Listed(kind, records, tuple(b for b in refused if b.kind is kind)))
+        self._listed.add(kind)
 
     def _move(
-        self, before: Mapping[Place, Record], now: Mapping[Place, Record], refused: list[Broken]
+        self,
+        kinds: frozenset[Kind],
+        before: Mapping[Place, Record],
+        now: Mapping[Place, Record],
+        refused: list[Broken],
     ) -> None:
         for kind, key in before.keys() - now.keys():
-            self._post(Moved(kind, key, None))
+            if kind in kinds:
+                self._post(Moved(kind, key, None))
         for (kind, key), record in now.items():
-            if before.get((kind, key)) != record:
+            if kind in kinds and before.get((kind, key)) != record:
                 self._post(Moved(kind, key, record))
         for broken in refused:
-            self._post(Refused(broken))
+            if broken.kind in kinds:
+                self._post(Refused(broken))

@@ -122,3 +122,17 @@ def test_a_change_of_the_folder_is_noticed_without_asking(
 def test_a_folder_that_is_not_there_is_an_error_naming_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing"):
         Folder(tmp_path / "missing", print).start()
+
+
+def test_policies_are_not_listed_while_a_file_of_the_first_scan_cannot_be_read(
+    watched: Watched,
+) -> None:
+    watched.write("policy.yaml", "kind: [")
+    events = watched.scan()
+    assert {e.kind for e in events if isinstance(e, Listed)} == set(KINDS) - {Kind.POLICY}
+    watched.write("policy.yaml", NAMESPACE % ("a", "x"))
+    events = watched.scan()
+    assert {e.kind for e in events if isinstance(e, Listed)} == {Kind.POLICY}
+    assert {str(e.key) for e in events if isinstance(e, Moved)} == {"a"}
+    watched.write("later.yaml", "kind: [")
+    assert watched.scan() == []
