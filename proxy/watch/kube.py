@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from msgspec import DecodeError
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from weft.proxy.model.decode import (
     EventType,
@@ -170,6 +170,9 @@ class KindWatch:
                 self.health.heard_s = time.monotonic()
                 if self.stopped.is_set():
                     break
+        except ReadTimeoutError:
+            # The server sends no bookmarks of a kind of which it has not seen an event yet.
+            log.info("watch silent", extra={"kind": self.resource.kind, "seconds": SILENCE_S})
         finally:
             response.close()
         return time.monotonic() - started_s > 1.0
