@@ -124,7 +124,8 @@ class Draft:
     # Settling.
     def finish(self) -> tuple[Book, Moves]:
         """The book, and what of it differs from the one before."""
-        if not (self._rejudged or self._prefixes or self._addresses):
+        switched = self._universe is not self._book.universe
+        if not (switched or self._rejudged or self._prefixes or self._addresses):
             return self._book, Moves()
         judged = self._judged.finish()
         if self._rejudged:

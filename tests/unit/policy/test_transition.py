@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterator
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.policy.clusters import (
@@ -24,6 +24,7 @@ from weft.proxy.apply.bridge import Bridge
 from weft.proxy.apply.desired import Delta, Desired
 from weft.proxy.apply.order import steps
 from weft.proxy.model.objects import (
+    Address,
     Kind,
     Namespace,
     NetworkPolicy,
@@ -95,20 +96,34 @@ class Node:
         ]
 
 
+def own_addresses(world: World, link: Link) -> set[Address]:
+    pod = world.pod(link.ref)
+    return {*link.addresses, *(pod.addresses if pod else ())}
+
+
 def check_turn(node: Node, move: Move, questions: list[Question]) -> None:
-    """Every answer on the way is the start's or the end's, while the link is there."""
+    """Every answer on the way is the start's or the end's, while the link is there.
+
+    Not asked: a pod about itself. Its labels make its class and its set move in one turn, and no
+    packet from a pod to its own address meets a rule set (S19).
+    """
     links = [link for link in node.world.workloads() if link.addresses]
+    own = [own_addresses(node.world, link) for link in links]
     old = [node.answers(link, questions) for link in links]
     on_the_way = [[node.answers(link, questions) for link in links] for _ in node.turn(move)]
     new = [node.answers(link, questions) for link in links]
+    for link, addresses in zip(links, own, strict=True):
+        addresses |= own_addresses(node.world, link)
     for seen in on_the_way:
-        for start, now, end in zip(old, seen, new, strict=True):
+        for itself, start, now, end in zip(own, old, seen, new, strict=True):
             for said, question in zip(zip(start, now, end, strict=True), questions, strict=True):
-                assert None in said or said[1] in (said[0], said[2]), question
+                if PEERS[question[1]] not in itself:
+                    assert None in said or said[1] in (said[0], said[2]), question
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 32))
+@example(304780)  # a set that retires while all its atoms stay in force
 def test_no_write_of_a_turn_gives_an_answer_that_neither_end_gives(seed: int) -> None:
     dice, world = Dice(Random(seed)), empty_world()
     for _ in range(40):
