@@ -116,11 +116,9 @@ def open_host(plan: LinkPlan, ifindex: int) -> list[Message]:
 
 
 def get_link(name: str) -> Message:
-    return _get_link(f"look {name} up", 0, attribute(_IFLA_IFNAME, name))
-
-
-def get_link_by_index(ifindex: int) -> Message:
-    return _get_link(f"look link {ifindex} up", ifindex, b"")
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name)
+    body += attribute(_IFLA_EXT_MASK, _SKIP_STATISTICS)
+    return Message(f"look {name} up", Kind.GETLINK, 0, body)
 
 
 def list_veths() -> Message:
@@ -194,11 +192,6 @@ def link_local(mac: str) -> IPv6Interface:
     raw[0] ^= 2
     host = bytes(raw[:3]) + b"\xff\xfe" + bytes(raw[3:])
     return IPv6Interface((IPv6Address(b"\xfe\x80" + b"\0" * 6 + host), 64))
-
-
-def _get_link(what: str, ifindex: int, name: bytes) -> Message:
-    body = _IFINFO.pack(0, 0, ifindex, 0, 0) + name + attribute(_IFLA_EXT_MASK, _SKIP_STATISTICS)
-    return Message(what, Kind.GETLINK, 0, body)
 
 
 def _up(ifindex: int, name: str) -> Message:

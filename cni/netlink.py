@@ -1,6 +1,6 @@
 """Owns rtnetlink as bytes: messages in, acknowledgements and answers out, many per exchange.
 
-Raw because ADD lives here: 1.2 ms for a pod against 6 ms by pyroute2 (docs/decisions). Sources:
+Raw because ADD lives here: 1.2 ms for a pod against 6 ms by pyroute2. Sources:
 linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h, neighbour.h. Never decides what to wire.
 """
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 APPLIED_TIMEOUT_S = 10.0
 POD_TIMEOUT_S = 5.0
-"""How long an ADD waits for the watch's news of its pod; then it starts closed (DESIGN 3)."""
+"""How long an ADD waits for the watch's news of its pod; then it starts closed."""
 
 
 class DaemonNode:

@@ -175,7 +175,3 @@ def _removed(folder: Path) -> bool:
 def namespace_exec(namespace: str) -> list[str]:
     """The words before a command that run it in a named network namespace, /sys untouched."""
     return ["nsenter", f"--net=/run/netns/{namespace}", "--"]
-
-
-def has_namespace(namespace: str) -> bool:
-    return Path("/run/netns", namespace).exists()

@@ -32,7 +32,3 @@ class Stage(StrEnum):
 
     def may_delete(self, table: str) -> bool:
         return self is Stage.LISTED or table in CERTAIN_DELETES
-
-    @property
-    def may_change(self) -> bool:
-        return self is Stage.LISTED

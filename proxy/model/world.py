@@ -35,7 +35,7 @@ _R = TypeVar("_R", bound=Record)
 
 
 class Mode(StrEnum):
-    """How pods hang on their node (DESIGN: network modes)."""
+    """How pods hang on their node (ARCHITECTURE, the table of paths)."""
 
     VXLAN = "vxlan"
     BRIDGE = "bridge"

@@ -10,7 +10,6 @@ from hashlib import blake2b
 
 from immutables import Map
 
-from weft.proxy.plan.policy_atoms import class_id
 from weft.proxy.plan.policy_judge import Judged
 from weft.proxy.plan.policy_prefix import MASKS, Prefix, PrefixSet, is_v4
 from weft.proxy.plan.policy_universe import EMPTY, NO_ATOMS, Universe
@@ -62,9 +61,6 @@ class Book:
     def range_atoms(self, address: int) -> frozenset[int]:
         """The atoms of the longest prefix in `blocks`: ipBlocks, and in a podCIDR every pod's."""
         return atoms_within(self.universe, self.cidrs, Prefix(address, 128))
-
-    def range_class(self, address: int) -> int:
-        return class_id(self.range_atoms(address))
 
 
 EMPTY_BOOK = Book()

@@ -1,7 +1,7 @@
 """CPU per packet pod to pod, on one node and over the overlay, against the kernel's own ways.
 
-One thread sends to a socket that nobody reads (reference, endurance section 13), so its CPU
-time is the path's; the ways are run in turn (ABAB) and the medians' ratio is what counts.
+One thread sends to a socket that nobody reads, so its CPU time is the path's; the ways are run in
+turn (ABAB) and the medians' ratio is what counts.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""install.yaml, line by line against the conventions (cni reference 4.1, endurance reference 9)."""
+"""install.yaml, line by line against what others' installations taught."""
 
 import subprocess
 from collections.abc import Mapping
