@@ -57,6 +57,12 @@ class WorkloadFlag(IntFlag):
     NO_REDIRECT = 1
 
 
+class SandboxFlag(IntFlag):
+    """enum sandbox_flag"""
+
+    NO_SOCKETS = 1
+
+
 class FlowFlag(IntFlag):
     """enum flow_flag"""
 
@@ -77,6 +83,7 @@ class FlowPath(IntEnum):
     REDIRECT = 1
     STACK = 2
     OVERLAY = 3
+    DIRECT = 4
 
 
 class PrefixFlag(IntFlag):
@@ -86,6 +93,13 @@ class PrefixFlag(IntFlag):
     LOCAL = 2
     NO_MASQUERADE = 4
     SERVICE = 8
+    DIRECT = 16
+
+
+class UplinkFlag(IntFlag):
+    """enum uplink_flag"""
+
+    LAYER3 = 1
 
 
 class Reason(IntEnum):
@@ -98,6 +112,8 @@ class Reason(IntEnum):
     MASQUERADED = 4
     RESTORED = 5
     NOT_OURS = 6
+    DIRECT = 7
+    HELD = 8
     POLICY_INGRESS = 16
     POLICY_EGRESS = 17
     SOURCE_SPOOFED = 18
@@ -114,10 +130,12 @@ class Reason(IntEnum):
     HELPER_FAILED = 29
     PROTOCOL_UNKNOWN = 30
     NO_SERVICE = 31
+    NEIGHBOUR_SPOOFED = 32
+    TUNNEL_FORGED = 33
 
 
 REASON_DROPS: Final = 16
-REASON_COUNT: Final = 32
+REASON_COUNT: Final = 64
 
 
 class Direction(IntEnum):
@@ -130,19 +148,20 @@ class Direction(IntEnum):
     FROM_OVERLAY = 4
     TO_OVERLAY = 5
     SOCKET = 6
+    HELD = 7
 
 
 DIRECTION_COUNT: Final = 8
 
 
-_SETTINGS = struct.Struct("=QIIIIHHI16s16s2s2x4x")
+_SETTINGS = struct.Struct("=QIIIIHHI16s16s2s2sII4x")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """struct settings"""
 
-    SIZE: ClassVar[int] = 72
+    SIZE: ClassVar[int] = 80
 
     host_netns: int
     overlay_ifindex: int
@@ -155,6 +174,9 @@ class Settings:
     gateway4: Address
     gateway6: Address
     overlay_port: int
+    ask_port: int
+    hold_from_pod: int
+    hold_to_pod: int
 
     def pack(self) -> Packed:
         return _SETTINGS.pack(
@@ -169,6 +191,9 @@ class Settings:
             pack_address(self.gateway4),
             pack_address(self.gateway6),
             self.overlay_port.to_bytes(2, "big"),
+            self.ask_port.to_bytes(2, "big"),
+            self.hold_from_pod,
+            self.hold_to_pod,
         )
 
     @classmethod
@@ -186,6 +211,9 @@ class Settings:
             unpack_address(row[8]),
             unpack_address(row[9]),
             int.from_bytes(row[10], "big"),
+            int.from_bytes(row[11], "big"),
+            row[12],
+            row[13],
         )
 
 
@@ -223,6 +251,47 @@ class Workload:
     def unpack(cls, data: Packed) -> Self:
         row = _WORKLOAD.unpack(data)
         return cls(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+
+
+_POD_LINK = struct.Struct("=16s16s")
+
+
+@dataclass(frozen=True, slots=True)
+class PodLink:
+    """struct pod_link"""
+
+    SIZE: ClassVar[int] = 32
+
+    addr4: Address
+    addr6: Address
+
+    def pack(self) -> Packed:
+        return _POD_LINK.pack(pack_address(self.addr4), pack_address(self.addr6))
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Self:
+        row = _POD_LINK.unpack(data)
+        return cls(unpack_address(row[0]), unpack_address(row[1]))
+
+
+_SANDBOX = struct.Struct("=I")
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """struct sandbox"""
+
+    SIZE: ClassVar[int] = 4
+
+    flags: int
+
+    def pack(self) -> Packed:
+        return _SANDBOX.pack(self.flags)
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Self:
+        row = _SANDBOX.unpack(data)
+        return cls(row[0])
 
 
 _FRONTEND_KEY = struct.Struct("=16s2sB1x")
@@ -530,25 +599,26 @@ class PrefixKey:
         return cls(row[0], unpack_address(row[1]))
 
 
-_PREFIX = struct.Struct("=16sI")
+_PREFIX = struct.Struct("=16sII")
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """struct prefix"""
 
-    SIZE: ClassVar[int] = 20
+    SIZE: ClassVar[int] = 24
 
     node: Address
     flags: int
+    ifindex: int
 
     def pack(self) -> Packed:
-        return _PREFIX.pack(pack_address(self.node), self.flags)
+        return _PREFIX.pack(pack_address(self.node), self.flags, self.ifindex)
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _PREFIX.unpack(data)
-        return cls(unpack_address(row[0]), row[1])
+        return cls(unpack_address(row[0]), row[1], row[2])
 
 
 _PORT_KEY = struct.Struct("=IIIB1x2s")
@@ -622,25 +692,26 @@ class Verdict:
         return cls(row[0:4])
 
 
-_UPLINK = struct.Struct("=16s16s")
+_UPLINK = struct.Struct("=16s16sI")
 
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
     """struct uplink"""
 
-    SIZE: ClassVar[int] = 32
+    SIZE: ClassVar[int] = 36
 
     addr4: Address
     addr6: Address
+    flags: int
 
     def pack(self) -> Packed:
-        return _UPLINK.pack(pack_address(self.addr4), pack_address(self.addr6))
+        return _UPLINK.pack(pack_address(self.addr4), pack_address(self.addr6), self.flags)
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _UPLINK.unpack(data)
-        return cls(unpack_address(row[0]), unpack_address(row[1]))
+        return cls(unpack_address(row[0]), unpack_address(row[1]), row[2])
 
 
 _FRAGMENT_KEY = struct.Struct("=16s16s4sB3x")
@@ -788,7 +859,7 @@ LAYOUTS: Final = {
         "word:__be32[4]@0",
     ),
     "Settings": (
-        "72",
+        "80",
         "host_netns:__u64@0",
         "overlay_ifindex:__u32@8",
         "flags:__u32@12",
@@ -800,8 +871,10 @@ LAYOUTS: Final = {
         "gateway4:struct-address@32",
         "gateway6:struct-address@48",
         "overlay_port:__be16@64",
-        "pad0:__u16@66",
-        "pad1:__u32@68",
+        "ask_port:__be16@66",
+        "hold_from_pod:__u32@68",
+        "hold_to_pod:__u32@72",
+        "pad0:__u32@76",
     ),
     "Workload": (
         "56",
@@ -814,6 +887,15 @@ LAYOUTS: Final = {
         "mac:__u8[6]@40",
         "host_mac:__u8[6]@46",
         "pad:__u32@52",
+    ),
+    "PodLink": (
+        "32",
+        "addr4:struct-address@0",
+        "addr6:struct-address@16",
+    ),
+    "Sandbox": (
+        "4",
+        "flags:__u32@0",
     ),
     "FrontendKey": (
         "20",
@@ -900,9 +982,10 @@ LAYOUTS: Final = {
         "addr:struct-address@4",
     ),
     "Prefix": (
-        "20",
+        "24",
         "node:struct-address@0",
         "flags:__u32@16",
+        "ifindex:__u32@20",
     ),
     "PortKey": (
         "16",
@@ -923,9 +1006,10 @@ LAYOUTS: Final = {
         "allow:__u64[4]@0",
     ),
     "Uplink": (
-        "32",
+        "36",
         "addr4:struct-address@0",
         "addr6:struct-address@16",
+        "flags:__u32@32",
     ),
     "FragmentKey": (
         "40",
@@ -973,7 +1057,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "u32",
         "Settings",
         4,
-        72,
+        80,
         1,
         False,
         False,
@@ -985,6 +1069,28 @@ TABLES: Final[dict[str, TableSpec]] = {
         "Workload",
         16,
         56,
+        4096,
+        True,
+        False,
+    ),
+    "pod_links": TableSpec(
+        "pod_links",
+        TableKind.HASH,
+        "u32",
+        "PodLink",
+        4,
+        32,
+        4096,
+        True,
+        False,
+    ),
+    "sandboxes": TableSpec(
+        "sandboxes",
+        TableKind.HASH,
+        "u64",
+        "Sandbox",
+        8,
+        4,
         4096,
         True,
         False,
@@ -1083,7 +1189,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "PrefixKey",
         "Prefix",
         20,
-        20,
+        24,
         65536,
         True,
         False,
@@ -1138,7 +1244,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "u32",
         "Uplink",
         4,
-        32,
+        36,
         64,
         True,
         False,
@@ -1150,7 +1256,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "Counter",
         4,
         16,
-        256,
+        512,
         False,
         True,
     ),

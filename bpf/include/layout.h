@@ -37,14 +37,21 @@ struct settings {
 	struct address gateway4; /* this node's own address inside its podCIDR; zero: none */
 	struct address gateway6;
 	__be16 overlay_port; /* UDP; 0: none */
-	__u16 pad0;
-	__u32 pad1;
+	__be16 ask_port;     /* UDP: nodes ask each other whose an address is; 0: none */
+	/* The two ends of the hold link. What is sent into one comes out of the other a little
+	 * later: what pods sent goes into hold_from_pod, what came for them into hold_to_pod. */
+	__u32 hold_from_pod; /* ifindex; 0: none */
+	__u32 hold_to_pod;
+	__u32 pad0;
 };
 
 /* workloads: a local pod's address -> its link and the two rule sets that judge it. */
 enum workload_flag {
 	WORKLOAD_NO_REDIRECT = 1, /* deliver through the stack (shaping, foreign qdiscs) */
 };
+
+/* A revision: bits 40..63 say who holds the address (never 0), the rest what judges it. */
+#define REVISION_HOLDER_SHIFT 40
 
 struct workload {
 	__u64 ingress_set; /* 0: not isolated in this direction */
@@ -56,6 +63,21 @@ struct workload {
 	__u8 mac[6];   /* the pod's side */
 	__u8 host_mac[6];
 	__u32 pad;
+};
+
+/* pod_links: the host end of a pod's link -> the pod's addresses; zero: none in that family. */
+struct pod_link {
+	struct address addr4;
+	struct address addr6;
+};
+
+/* sandboxes: the cookie of a pod's network namespace -> what its sockets are spared. */
+enum sandbox_flag {
+	SANDBOX_NO_SOCKETS = 1, /* dials as it is: a mesh in the pod wants to see the VIP */
+};
+
+struct sandbox {
+	__u32 flags; /* enum sandbox_flag */
 };
 
 /* frontends: where a Service is reached. port 0 and proto 0: the address itself is a Service's. */
@@ -123,6 +145,7 @@ enum flow_path {
 	PATH_REDIRECT = 1,
 	PATH_STACK = 2,
 	PATH_OVERLAY = 3,
+	PATH_DIRECT = 4, /* to or from a node on the same link, without a tunnel */
 };
 
 struct flow {
@@ -173,6 +196,7 @@ enum prefix_flag {
 	PREFIX_LOCAL = 2,	  /* this node's podCIDR */
 	PREFIX_NO_MASQUERADE = 4, /* never rewrite the source towards it */
 	PREFIX_SERVICE = 8,	  /* a Service range */
+	PREFIX_DIRECT = 16,	  /* beside REMOTE: node is the next hop on the link ifindex */
 };
 
 struct prefix_key {
@@ -183,6 +207,7 @@ struct prefix_key {
 struct prefix {
 	struct address node; /* zero unless PREFIX_REMOTE */
 	__u32 flags;	     /* enum prefix_flag */
+	__u32 ifindex;	     /* PREFIX_DIRECT: the uplink that node is on, else 0 */
 };
 
 /*
@@ -210,9 +235,14 @@ struct verdict {
 };
 
 /* uplinks: a link that leads outside -> the addresses that pods' traffic leaves with. */
+enum uplink_flag {
+	UPLINK_LAYER3 = 1, /* no Ethernet header (tun, WireGuard) */
+};
+
 struct uplink {
 	struct address addr4; /* zero: none */
 	struct address addr6;
+	__u32 flags; /* enum uplink_flag */
 };
 
 /* fragments: a datagram's ports, written by its first fragment. */
@@ -238,6 +268,8 @@ enum reason {
 	REASON_MASQUERADED = 4, /* left through an uplink with the node's address */
 	REASON_RESTORED = 5,	/* a masqueraded flow's reply, its pod address put back */
 	REASON_NOT_OURS = 6,	/* nothing of ours in it: passed untouched */
+	REASON_DIRECT = 7,	/* sent to another node on the same link */
+	REASON_HELD = 8,	/* waits on the hold link for what is not known yet */
 	REASON_DROPS = 16,
 	REASON_POLICY_INGRESS = 16,
 	REASON_POLICY_EGRESS = 17,
@@ -255,7 +287,9 @@ enum reason {
 	REASON_HELPER_FAILED = 29,
 	REASON_PROTOCOL_UNKNOWN = 30, /* neither IP nor ARP, or tagged: nothing could judge it */
 	REASON_NO_SERVICE = 31,	      /* a Service range's address that no Service has */
-	REASON_COUNT = 32,
+	REASON_NEIGHBOUR_SPOOFED = 32, /* ARP or ND that claims another's address or MAC */
+	REASON_TUNNEL_FORGED = 33,     /* a pod's packet to where nodes end their tunnels or ask */
+	REASON_COUNT = 64,
 };
 
 enum direction {
@@ -266,6 +300,7 @@ enum direction {
 	DIRECTION_FROM_OVERLAY = 4,
 	DIRECTION_TO_OVERLAY = 5,
 	DIRECTION_SOCKET = 6,
+	DIRECTION_HELD = 7, /* out of the hold link */
 	DIRECTION_COUNT = 8,
 };
 

@@ -10,6 +10,8 @@
 
 BPF_TABLE("array", u32, struct settings, settings, 1);
 BPF_F_TABLE("hash", struct address, struct workload, workloads, 4096, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct pod_link, pod_links, 4096, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u64, struct sandbox, sandboxes, 4096, BPF_F_NO_PREALLOC);
 
 BPF_F_TABLE("hash", struct frontend_key, struct frontend, frontends, 131072, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct slot_key, struct slot, slots, 262144, BPF_F_NO_PREALLOC);
@@ -29,7 +31,7 @@ BPF_F_TABLE("hash", struct verdict_key, struct verdict, verdicts, 262144, BPF_F_
 
 BPF_F_TABLE("hash", u32, struct uplink, uplinks, 64, BPF_F_NO_PREALLOC);
 
-BPF_TABLE("percpu_array", u32, struct counter, counters, 256);
+BPF_TABLE("percpu_array", u32, struct counter, counters, 512);
 BPF_RINGBUF_OUTPUT(events, 256);
 
 #endif

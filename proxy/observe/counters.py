@@ -14,6 +14,8 @@ MEANINGS = {
     Reason.MASQUERADED: "left through an uplink with the node's address",
     Reason.RESTORED: "reply to a masqueraded flow, given back its pod's address",
     Reason.NOT_OURS: "nothing of Weft's in it, passed untouched",
+    Reason.DIRECT: "sent to another node on the same link",
+    Reason.HELD: "waits on the hold link for what is not known yet",
     Reason.POLICY_INGRESS: "no policy of the receiving pod allows it",
     Reason.POLICY_EGRESS: "no policy of the sending pod allows it",
     Reason.SOURCE_SPOOFED: "a pod sent with an address or MAC that is not its own",
@@ -30,6 +32,8 @@ MEANINGS = {
     Reason.HELPER_FAILED: "the kernel refused what a program asked of it",
     Reason.PROTOCOL_UNKNOWN: "neither IP nor ARP, or tagged: nothing could judge it",
     Reason.NO_SERVICE: "an address of a Service range that no Service has",
+    Reason.NEIGHBOUR_SPOOFED: "ARP or neighbour discovery that claims another's address or MAC",
+    Reason.TUNNEL_FORGED: "a pod's packet to where nodes end their tunnels",
 }
 
 

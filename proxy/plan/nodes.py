@@ -37,15 +37,15 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     ):
         never = network in world.settings.never_masquerade
         flags = PrefixFlag.NO_MASQUERADE if never else 0
-        yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags).pack())
+        yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags, 0).pack())
 
 
 def _pod_prefix(world: World, node: Node) -> Prefix:
     """A remote podCIDR whose node has no InternalIP leads nowhere, but is still not the world's."""
     if node.ref.name == world.settings.node:
-        return Prefix(UNSPECIFIED, PrefixFlag.LOCAL | _POD)
+        return Prefix(UNSPECIFIED, PrefixFlag.LOCAL | _POD, 0)
     end = underlay(node, world.own_node())
-    return Prefix(end or UNSPECIFIED, PrefixFlag.REMOTE | _POD)
+    return Prefix(end or UNSPECIFIED, PrefixFlag.REMOTE | _POD, 0)
 
 
 def _inside_pod_cidr(world: World, network: Network) -> bool:

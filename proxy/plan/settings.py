@@ -27,6 +27,9 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         gateway4=gateway(pod_cidr(own, 4)) or UNSPECIFIED,
         gateway6=gateway(pod_cidr(own, 6)) or UNSPECIFIED,
         overlay_port=settings.overlay_port if settings.has_overlay else 0,
+        ask_port=0,
+        hold_from_pod=0,
+        hold_to_pod=0,
     )
     yield Row("settings", pack_u32(0), row.pack())
 

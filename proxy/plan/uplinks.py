@@ -40,6 +40,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         row = Uplink(
             leaving_address(world, link, 4) or UNSPECIFIED,
             leaving_address(world, link, 6) or UNSPECIFIED,
+            flags=0,
         )
         yield Row("uplinks", pack_u32(link.ifindex), row.pack())
 

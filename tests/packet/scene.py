@@ -118,6 +118,9 @@ class Scene:
             gateway4=ADDRESSES[4].gateway,
             gateway6=ADDRESSES[6].gateway,
             overlay_port=OVERLAY_PORT,
+            ask_port=0,
+            hold_from_pod=0,
+            hold_to_pod=0,
         )
         self.node.put("settings", 0, replace(row, **changes))  # type: ignore[arg-type]
 
@@ -155,7 +158,7 @@ class Scene:
         self.node.put("slots", SlotKey(SERVICE, 0), Slot(2, address, 8080))
 
     def prefix(self, network: Network, flags: int, node: Address = UNSPECIFIED) -> None:
-        self.node.put("prefixes", prefix_key(network), Prefix(node, flags))
+        self.node.put("prefixes", prefix_key(network), Prefix(node, flags, 0))
 
     def local_range(self) -> None:
         self.prefix(self.at.own_range, PrefixFlag.LOCAL | PrefixFlag.NO_MASQUERADE)
@@ -182,7 +185,7 @@ class Scene:
 
     def uplink(self) -> None:
         four, six = ADDRESSES[4].uplink, ADDRESSES[6].uplink
-        self.node.put("uplinks", UPLINK, Uplink(four, six))
+        self.node.put("uplinks", UPLINK, Uplink(four, six, 0))
 
     def flow(self, packet: Packet) -> Flow:
         """The flow that `packet`, as translated, belongs to; it must be there."""

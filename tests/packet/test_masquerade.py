@@ -132,14 +132,14 @@ def test_a_range_that_is_empty_or_unset_drops(outbound: Scene) -> None:
 def test_an_uplink_without_an_address_of_the_family_lets_no_pod_address_out(
     outbound: Scene,
 ) -> None:
-    outbound.node.put("uplinks", 1, Uplink(UNSPECIFIED, UNSPECIFIED))
+    outbound.node.put("uplinks", 1, Uplink(UNSPECIFIED, UNSPECIFIED, 0))
     outcome = leave(outbound, leaving(outbound, "tcp"))
     assert (outcome.action, outcome.reason) == (Action.DROP, Reason.SNAT_EXHAUSTED)
 
 
 def test_a_new_address_of_the_uplink_is_used_at_once(outbound: Scene) -> None:
     leave(outbound, leaving(outbound, "udp"))
-    outbound.node.put("uplinks", 1, Uplink(outbound.at.outside, outbound.at.outside))
+    outbound.node.put("uplinks", 1, Uplink(outbound.at.outside, outbound.at.outside, 0))
     assert read(leave(outbound, leaving(outbound, "udp")).packet).src == outbound.at.outside
 
 
