@@ -24,11 +24,15 @@ class Lab:
     """Nodes joined by a bridge in a namespace of its own, which also is "outside" to them.
 
     name: prefix of all that is made, unique on the machine. mode: network mode of the daemons.
+    families: IP versions of the cluster, 4 first.
     """
 
-    def __init__(self, name: str, *, mode: str = "vxlan") -> None:
+    def __init__(
+        self, name: str, *, mode: str = "vxlan", families: tuple[int, ...] = (4, 6)
+    ) -> None:
         self.name = name
         self.mode = mode
+        self.families = families
         self.nodes: list[LabNode] = []
         self.switch = f"{name}-switch"
         self._undo = ExitStack()
@@ -61,8 +65,8 @@ class Lab:
             namespace=f"{self.name}-{name}",
             folder=self.folder / name,
             cgroup=self.cgroup / name,
-            underlay=(UNDERLAY4.format(number), UNDERLAY6.format(number)),
-            pod_cidrs=(f"10.244.{number}.0/24", f"fd00:10:244:{number:x}::/64"),
+            underlay=self._of_families(UNDERLAY4.format(number), UNDERLAY6.format(number)),
+            pod_cidrs=self._of_families(f"10.244.{number}.0/24", f"fd00:10:244:{number:x}::/64"),
             manifests=self.manifests,
             mode=self.mode,
         )
@@ -72,9 +76,12 @@ class Lab:
         return node
 
     @property
-    def outside(self) -> tuple[str, str]:
+    def outside(self) -> tuple[str, ...]:
         """Addresses of the switch: the nodes' default gateway, a host that knows no pod."""
-        return self._at(UNDERLAY4), self._at(UNDERLAY6)
+        return self._of_families(self._at(UNDERLAY4), self._at(UNDERLAY6))
+
+    def _of_families(self, four: str, six: str) -> tuple[str, ...]:
+        return tuple(text for version, text in ((4, four), (6, six)) if version in self.families)
 
     @staticmethod
     def _at(pattern: str) -> str:

@@ -54,8 +54,8 @@ class LabNode:
     namespace: str
     folder: Path
     cgroup: Path
-    underlay: tuple[str, str]
-    pod_cidrs: tuple[str, str]
+    underlay: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
     manifests: Manifests
     mode: str
     flags: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class LabNode:
     _undo: ExitStack = field(default_factory=ExitStack)
 
     # --- the node itself ---
-    def make(self, *, switch: str, port: str, gateway: tuple[str, str]) -> None:
+    def make(self, *, switch: str, port: str, gateway: tuple[str, ...]) -> None:
         for folder in ("bpf", "run", "lib", "net.d", "log"):
             (self.folder / folder).mkdir(parents=True)
         self.cgroup.mkdir()
@@ -78,7 +78,7 @@ class LabNode:
         hosts = [str(ip_interface(a).ip) for a in self.underlay]
         self.manifests.put(manifests.node(self.name, hosts, self.pod_cidrs))
 
-    def _join(self, switch: str, port: str, gateway: tuple[str, str]) -> None:
+    def _join(self, switch: str, port: str, gateway: tuple[str, ...]) -> None:
         run("ip", "-n", self.namespace, "link", "add", "eth0", "type", "veth",
             "peer", "name", port, "netns", switch)  # fmt: skip
         run("ip", "-n", switch, "link", "set", port, "master", "br0", "up")
