@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from weft.proxy.apply.gate import Stage
-from weft.proxy.model.objects import Broken, Kind
+from weft.proxy.model.objects import Broken, Kind, Ref
 from weft.proxy.model.world import Change, Key, Record, World
 from weft.proxy.watch.events import Event, Listed, Moved, kind_of
 
@@ -32,6 +32,9 @@ class Intake:
     def __init__(self, world: World, expected: frozenset[Kind]) -> None:
         self.world = world
         self.broken: dict[tuple[Kind, Key], str] = {}
+        self.node_deleted = False
+        """The own Node object was deleted; the World keeps what it said last."""
+        self._own_node = Ref("", world.settings.node)
         self._expected = expected
         self._listed: set[Kind] = set()
         self._cached: set[Kind] = set()
@@ -96,11 +99,23 @@ class Intake:
 
     def _move(self, kind: Kind, key: Key, record: Record | None) -> Iterator[Step]:
         held = self.world.table(kind).get(key)
+        if kind is Kind.NODE and key == self._own_node:
+            self._note_own_node(deleted=record is None and held is not None)
+            record = record or held
         if held == record:
             return
         change = Change(kind, key, held, record)
         before, self.world = self.world, self.world.with_change(change)
         yield Step(change, before, self.world)
+
+    def _note_own_node(self, *, deleted: bool) -> None:
+        """The own Node outlives its object: a kubelet that registers afresh deletes and makes it,
+        and without it there would be no overlay and no route meanwhile.
+        """
+        if deleted and not self.node_deleted:
+            said = {"node": self._own_node.name}
+            log.warning("the own Node was deleted, what it said holds until a new one", extra=said)
+        self.node_deleted = deleted
 
     def _refuse(self, broken: Broken) -> None:
         place = (broken.kind, broken.ref)

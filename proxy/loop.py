@@ -290,6 +290,11 @@ class View:
         return dict(self._loop.intake.broken)
 
     @property
+    def node_deleted(self) -> bool:
+        """The own Node object is gone; the World keeps what it said last."""
+        return self._loop.intake.node_deleted
+
+    @property
     def failed(self) -> tuple[Owner, ...]:
         """Planner keys that could not be planned: their rows are those of an earlier World."""
         return tuple(self._loop.planning.failed)

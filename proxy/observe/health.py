@@ -68,7 +68,7 @@ class Health:
         Before the nodes have listed nothing is known, and the answer is no, as with kube-proxy.
         """
         node = self._view.world.own_node()
-        return node is not None and not node.leaving
+        return node is not None and not node.leaving and not self._view.node_deleted
 
     def _answer(self, healthy: bool, extra: dict[str, bool]) -> Answer:
         now, fresh = datetime.now(UTC), self._fresh()

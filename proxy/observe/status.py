@@ -70,6 +70,7 @@ class NodeReport:
         yield _check("rows", _rows(unfinished))
         yield _check("tables", _room(self._view))
         yield _check("objects", self._objects())
+        yield _check("node", self._node())
 
     def _sources(self) -> str:
         troubles = [f"{source}: {why}" for source, why in sorted(self._troubles().items())]
@@ -91,6 +92,13 @@ class NodeReport:
         policies = self._view.world.policies()
         broken += [f"policy {p.ref}: {p.broken}" for p in policies if p.broken]
         return _listed(broken, "not understood, what worked stays")
+
+    def _node(self) -> str:
+        if not self._view.node_deleted:
+            return ""
+        return (
+            "the Node object was deleted: what it said last holds until the kubelet makes it anew"
+        )
 
     async def _conflicts(self) -> pb.Check:
         places = await self._view.conflicts()

@@ -93,6 +93,15 @@ def test_an_object_that_was_not_understood_is_named_with_the_reason() -> None:
     asyncio.run(story())
 
 
+def test_an_own_node_that_was_deleted_is_said() -> None:
+    async def story() -> None:
+        async with running() as node:
+            await node.moved(Kind.NODE, Ref("", "n1"), None)
+            assert "the Node object was deleted" in (await failed(node))["node"]
+
+    asyncio.run(story())
+
+
 def test_a_node_in_order_has_nothing_to_dump() -> None:
     async def story() -> None:
         async with running() as node:
