@@ -36,14 +36,19 @@ class Module(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """One executable: the name of its file and the Go package that makes it."""
+    """One executable: the name of its file and the Go package that makes it.
+
+    is_test: the package is a suite of tests, compiled to run later.
+    """
 
     package: str
     module: Module
+    is_test: bool = False
 
     @property
     def name(self) -> str:
-        return self.package.removesuffix("/v2").rsplit("/", 1)[1]
+        name = self.package.removesuffix("/v2").rsplit("/", 1)[1]
+        return f"{name}.test" if self.is_test else name
 
 
 def _binaries(module: Module, root: str, packages: str) -> tuple[Binary, ...]:
@@ -72,7 +77,12 @@ KUBERNETES = _binaries(
     " cmd/kube-proxy cmd/kubectl test/images/agnhost",
 )
 COREDNS = _binaries(Module.TOOLS, "github.com/coredns/", "coredns")
-ALL = (*PLUGINS, *RUNTIME, *KUBERNETES, *COREDNS)
+SUITE = (
+    Binary("github.com/onsi/ginkgo/v2/ginkgo", Module.KUBERNETES),
+    Binary("k8s.io/kubernetes/test/e2e", Module.KUBERNETES, is_test=True),
+)
+"""The upstream tests and what runs them side by side."""
+ALL = (*PLUGINS, *RUNTIME, *KUBERNETES, *COREDNS, *SUITE)
 
 _VERSION_OF = {
     Module.TOOLS: "github.com/containerd/containerd/v2",
@@ -126,7 +136,7 @@ def _ldflags(module: Module) -> str:
 
 
 def _arguments(module: Module) -> list[str]:
-    return ["build", "-mod=readonly", "-p", "2", "-trimpath", "-ldflags", _ldflags(module)]
+    return ["-mod=readonly", "-p", "2", "-trimpath", "-ldflags", _ldflags(module)]
 
 
 @cache
@@ -135,7 +145,7 @@ def _folder(module: Module) -> Path:
     if shutil.which("go") is None:
         raise RuntimeError(f"no `go` on the PATH: install the release that {MODULES}/*/go.mod name")
     go = subprocess.run(["go", "version"], check=True, capture_output=True, text=True).stdout
-    digest = hashlib.sha256(repr([go, _arguments(module), "CGO_ENABLED=0"]).encode())
+    digest = hashlib.sha256(repr([go, ["build", *_arguments(module)], "CGO_ENABLED=0"]).encode())
     for name in ("go.mod", "go.sum"):
         digest.update((MODULES / module / name).read_bytes())
     return cache_root() / digest.hexdigest()[:16]
@@ -162,10 +172,11 @@ def _locked(folder: Path) -> Iterator[None]:
 def _build(binary: Binary, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    verb = ("test", "-c") if binary.is_test else ("build",)
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch:
         output = Path(scratch) / binary.name
         done = subprocess.run(
-            ["nice", "go", *_arguments(binary.module), "-o", str(output), binary.package],
+            ["nice", "go", *verb, *_arguments(binary.module), "-o", str(output), binary.package],
             cwd=MODULES / binary.module,
             env={**os.environ, "CGO_ENABLED": "0"},
             capture_output=True,

@@ -9,7 +9,7 @@ LAB = $(PY) -m deploy.lab
 # Beside Go, which go/*/go.mod name the version of: Debian's is too old.
 LAB_PACKAGES := etcd-server runc mmdebstrap openssl gcc libc6-dev iproute2 nftables util-linux
 
-.PHONY: cluster cluster-reload cluster-down kubectl lab-packages lab-binaries test-cluster-smoke
+.PHONY: cluster cluster-reload cluster-down kubectl lab-packages lab-binaries test-cluster-smoke test-cluster
 
 lab-packages: $(BUILD)/.lab-packages
 $(BUILD)/.lab-packages: | packages
@@ -33,3 +33,6 @@ kubectl: venv ## kubectl on the cluster: ARGS='get pods -A'
 
 test-cluster-smoke: venv lab-packages $(if $(wildcard $(BUILD)/weft-image.tar),,image) ## the smoke test, on the cluster that is up or on one of its own
 	$(PYTEST) tests/cluster
+
+test-cluster: venv lab-packages lab-binaries ## upstream's tests on the cluster that is up: FOCUS='regular expression' SKIP=...
+	$(PY) -m tests.cluster.suite $(if $(FOCUS),--focus='$(FOCUS)') $(if $(SKIP),--skip='$(SKIP)')
