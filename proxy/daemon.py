@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.bpf import build
+from weft.bpf.clsact import POD_BLOCK
 from weft.bpf.events import EventReader
 from weft.bpf.features import jiffies_hz, netns_cookie, probe
 from weft.bpf.hook import Hooks
@@ -24,7 +25,7 @@ from weft.bpf.load import Datapath, open_datapath
 from weft.bpf.wire import TableKind
 from weft.cni.repair import open_leases, reconcile
 from weft.cni.server import DELETIONS, LEASES, CniServer
-from weft.proxy.apply import podroutes
+from weft.proxy.apply import podroutes, sysctl
 from weft.proxy.apply.applier import Applier
 from weft.proxy.apply.desired import Desired
 from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
@@ -32,7 +33,6 @@ from weft.proxy.apply.links import LinksTarget
 from weft.proxy.apply.order import TABLES as ROW_TABLES
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
-from weft.proxy.apply.sysctl import prepare_node, reserve_ports
 from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.config import Config
 from weft.proxy.intake import Intake
@@ -59,6 +59,10 @@ EXPECTED = frozenset(Kind)
 """Every kind has a source that lists it; nothing goes before all have."""
 
 
+OFTEN = (sysctl.NAME, "hooks")
+"""What others alter without a word, and must not stay altered for long."""
+
+
 class KernelTooOld(Exception):
     """This kernel cannot run Weft: what it lacks."""
 
@@ -80,9 +84,7 @@ class Daemon:
             datapath, hooks = _open_datapath(config, stack)
             loop = make_loop(config, datapath, hooks)
             loop.post(Listed(Kind.ATTACHMENT, {w.key: w for w in map(workload_of, attachments)}))
-            prepare_node(config.sysctl, POD_LINKS)
-            if config.masquerade:
-                reserve_ports(config.sysctl, config.snat_port_min, config.snat_port_max)
+            _sysctls(config).prepare(POD_LINKS)
             sources = _start_sources(config, loop, stack)
             node = DaemonNode(loop, sources.heard_s, upgrades=bool(datapath.retired))
             upkeep = Upkeep(config, loop, node, datapath)
@@ -112,9 +114,16 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     desired = Desired()
     applier = Applier(_targets(datapath, hooks), desired, time.monotonic)
     applier.repairs[podroutes.NAME] = lambda: podroutes.repair(intake.world)
-    patrol = Patrol(applier, [*sorted(ROW_TABLES), podroutes.NAME])
+    sysctls = _sysctls(config)
+    applier.repairs[sysctl.NAME] = lambda: sysctls.mend(intake.world)
+    patrol = Patrol(applier, [*sorted(ROW_TABLES), podroutes.NAME], OFTEN)
     planning = Planning(PLANNERS, desired)
     return Loop(intake, planning, desired, applier, patrol)
+
+
+def _sysctls(config: Config) -> sysctl.Sysctls:
+    ports = (config.snat_port_min, config.snat_port_max) if config.masquerade else None
+    return sysctl.Sysctls(config.sysctl, ports)
 
 
 def _open_datapath(config: Config, stack: AsyncExitStack) -> tuple[Datapath, Hooks]:
@@ -176,7 +185,7 @@ class Sources:
 
 def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> Sources:
     """Start netlink and the source of intent."""
-    netlink = Netlink(loop.post, loop.suspect, POD_LINKS, PROTOCOL, podroutes.PROTOCOL)
+    netlink = Netlink(loop.post, loop.suspect, POD_LINKS, POD_BLOCK, PROTOCOL, podroutes.PROTOCOL)
     netlink.start()
     stack.callback(netlink.stop)
     kind, _, path = config.source.partition(":")

@@ -21,6 +21,7 @@ from weft.proxy.apply.bridge import Bridge
 from weft.proxy.apply.desired import Desired, Owner, RowKey
 from weft.proxy.apply.gate import Stage
 from weft.proxy.apply.ledger import State, Status
+from weft.proxy.apply.order import in_order
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.intake import Intake
 from weft.proxy.model.objects import Kind
@@ -232,8 +233,11 @@ class Loop:
         for part in parts:
             self.applier.apply(part)
         self.applier.retry()
+        suspects = set()
         while self._suspects:
-            self.applier.compare(self._suspects.pop())
+            suspects.add(self._suspects.pop())
+        for table in in_order(suspects):
+            self.applier.compare(table)
         self._patrol.step()
 
 
@@ -288,6 +292,11 @@ class View:
     def broken(self) -> Mapping[tuple[Kind, Key], str]:
         """Objects that could not be understood, with the reason."""
         return dict(self._loop.intake.broken)
+
+    @property
+    def unmended(self) -> Mapping[str, str]:
+        """What another hand altered and could not be put back, with the reason."""
+        return dict(self._loop.applier.unmended)
 
     @property
     def node_deleted(self) -> bool:

@@ -14,14 +14,13 @@ import time
 from weft.bpf.load import Datapath
 from weft.cni.install import install_conflist
 from weft.cni.node import NotReady
+from weft.proxy.apply import sysctl
 from weft.proxy.apply.gate import Stage
-from weft.proxy.apply.sysctl import prepare_links
 from weft.proxy.config import Config
 from weft.proxy.loop import Loop, Turn
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import World
 from weft.proxy.node import DaemonNode
-from weft.proxy.plan.node import BRIDGE, OVERLAY
 from weft.proxy.ready import NodeCondition
 from weft.proxy.watch import checkpoint
 from weft.proxy.watch.api import ApiServers
@@ -85,8 +84,8 @@ class Upkeep:
 
     def _turned(self, turn: Turn) -> None:
         names = {change.key for change in turn.changes if change.kind is Kind.LINK}
-        if ours := names & {OVERLAY, BRIDGE}:
-            prepare_links(self._config.sysctl, [str(name) for name in ours])
+        if names:
+            self._loop.suspect(sysctl.NAME)
 
 
 def settle_memory() -> None:

@@ -12,7 +12,7 @@ from weft.proxy.apply.desired import Delta, Desired, RowKey
 from weft.proxy.apply.gate import Stage
 from weft.proxy.apply.ledger import Ledger, key_text
 from weft.proxy.apply.order import STEPS, Step, steps
-from weft.proxy.apply.target import Target
+from weft.proxy.apply.target import NotMended, Target
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class Applier:
         self.stage = Stage.STARTING
         self.repairs: dict[str, Callable[[], int]] = {}
         """What is compared like a table but has no rows: each mends, and says how much."""
+        self.unmended: dict[str, str] = {}
+        """Repairs that last failed, with the reason."""
         self._targets = targets
         self._desired = desired
         self._clock = clock
@@ -83,11 +85,18 @@ class Applier:
         return len(drifted)
 
     def _repair(self, name: str) -> int:
+        mended, why = 0, ""
         try:
             mended = self.repairs[name]()
+        except NotMended as error:
+            mended, why = error.mended, str(error)
         except OSError as error:
-            log.error("repair failed", extra={"what": name, "error": str(error)})
-            return 0
+            why = str(error)
+        if why and self.unmended.get(name) != why:
+            log.error("repair failed", extra={"what": name, "error": why})
+        self.unmended[name] = why
+        if not why:
+            del self.unmended[name]
         self.counts.repaired[name] += mended
         return mended
 

@@ -5,7 +5,7 @@ value before the sets that judge by it may say more, and an address keeps its ow
 prefixes around it change, so no turn opens what neither its start nor its end allows. Never writes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from weft.proxy.apply.desired import Delta
@@ -45,3 +45,11 @@ def steps(delta: Delta) -> Iterator[Step]:
     for step in STEPS:
         if step.table in (delta.upserts if step.up else delta.deletes):
             yield step
+
+
+def in_order(tables: Iterable[str]) -> list[str]:
+    """`tables` as they are to be mended: a device before its hooks and routes, and what has no rows
+    last, since it follows from rows.
+    """
+    places = {step.table: at for at, step in reversed(list(enumerate(STEPS)))}
+    return sorted(tables, key=lambda table: (places.get(table, len(STEPS)), table))

@@ -1,35 +1,60 @@
 """Owns when a table is compared with what is desired, though nothing said that it changed.
 
-One table at a time, each once in ROUND_S, and never more than SHARE of a core.
+One table at a time, each once in ROUND_S; a few also every OFTEN_S: what other daemons are known to
+alter without a word. Never more than SHARE of a core for either.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 
 from weft.proxy.apply.applier import Applier
 
 ROUND_S = 30.0
+OFTEN_S = 1.0
 SHARE = 0.005
 
 
+@dataclass(slots=True)
+class _Walk:
+    """Tables in their order, over and over, with a pause after each."""
+
+    tables: Iterator[str]
+    pause_s: float
+    next_s: float
+
+
 class Patrol:
-    """Walks the tables of an applier, one each time that `next_s` comes."""
+    """Walks the tables of an applier, one of a walk each time that `next_s` comes.
+
+    often: the tables of which each is compared every OFTEN_S.
+    """
 
     def __init__(
-        self, applier: Applier, tables: Sequence[str], clock: Callable[[], float] = time.monotonic
+        self,
+        applier: Applier,
+        tables: Sequence[str],
+        often: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._applier = applier
-        self._tables = cycle(tables)
-        self._pause_s = ROUND_S / len(tables)
         self._clock = clock
-        self.next_s = clock() + self._pause_s
+        walks = [(tables, ROUND_S), *(((one,), OFTEN_S) for one in often)]
+        self._walks = [
+            _Walk(cycle(names), round_s / len(names), clock() + round_s / len(names))
+            for names, round_s in walks
+        ]
+
+    @property
+    def next_s(self) -> float:
+        return min(walk.next_s for walk in self._walks)
 
     def step(self) -> None:
-        """Compare the next table, if its time has come."""
-        started_s = self._clock()
-        if started_s < self.next_s:
-            return
-        self._applier.compare(next(self._tables))
-        spent_s = self._clock() - started_s
-        self.next_s = started_s + max(self._pause_s, spent_s / SHARE)
+        """Compare the next table of each walk whose time has come."""
+        for walk in self._walks:
+            started_s = self._clock()
+            if started_s >= walk.next_s:
+                self._applier.compare(next(walk.tables))
+                spent_s = self._clock() - started_s
+                walk.next_s = started_s + max(walk.pause_s, spent_s / SHARE)

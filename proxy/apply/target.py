@@ -12,6 +12,14 @@ Errors = Mapping[Hashable, str]
 """Rows that were not written or deleted, with the kernel's word; all others were."""
 
 
+class NotMended(Exception):
+    """What a repair could not put back, with the reason and what to do; `mended`: what it could."""
+
+    def __init__(self, why: str, mended: int = 0) -> None:
+        super().__init__(why)
+        self.mended = mended
+
+
 class Target(Protocol):
     """One table of rows in the kernel."""
 

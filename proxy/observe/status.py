@@ -71,6 +71,7 @@ class NodeReport:
         yield _check("tables", _room(self._view))
         yield _check("objects", self._objects())
         yield _check("node", self._node())
+        yield _check("repairs", self._repairs())
 
     def _sources(self) -> str:
         troubles = [f"{source}: {why}" for source, why in sorted(self._troubles().items())]
@@ -96,9 +97,11 @@ class NodeReport:
     def _node(self) -> str:
         if not self._view.node_deleted:
             return ""
-        return (
-            "the Node object was deleted: what it said last holds until the kubelet makes it anew"
-        )
+        return "the Node object was deleted: what it said last holds until it is made anew"
+
+    def _repairs(self) -> str:
+        items = [f"{what}: {why}" for what, why in sorted(self._view.unmended.items())]
+        return _listed(items, "another hand altered what the node needs")
 
     async def _conflicts(self) -> pb.Check:
         places = await self._view.conflicts()
