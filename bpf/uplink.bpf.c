@@ -2,7 +2,8 @@
 /*
  * A link that leads outside. Pods' packets leave with the link's address and their answers get the
  * pod's back, before the stack sees them: netfilter and routing know pods' addresses both ways.
- * All else passes untouched, whatever is wrong with it: it is the node's own traffic.
+ * All else passes untouched, whatever is wrong with it: it is the node's own traffic. Only a pod's
+ * address that is not its sender's goes no further.
  */
 #include "kernel.h"
 #include "maps.h"
@@ -19,28 +20,31 @@
 static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
-	u32 ifindex = skb->ifindex;
+	u32 ifindex = skb->ifindex, from = skb->ingress_ifindex;
 	struct uplink *uplink = uplinks.lookup(&ifindex);
+	struct workload *pod;
 	struct prefix *prefix;
 	struct address *addr;
-	bool is_pods;
 
-	if (!s || !(s->flags & SETTING_MASQUERADE) || !uplink || parse(skb, p))
-		return REASON_NOT_OURS;
-	/* A pod's, or the node's own about what it could not hand on to a pod. */
-	if (p->kind == KIND_ICMP_ERROR)
-		return masquerade_error(skb, p);
-	if (!has_snat_port(p))
+	if (!s || !uplink || parse(skb, p) || p->kind == KIND_ARP)
 		return REASON_NOT_OURS;
 	addr = p->family == 4 ? &uplink->addr4 : &uplink->addr6;
 	/* Most of what leaves is the node's own, tunnels among it: no look-up for that. */
-	is_pods = !same_address(&p->tuple.src, addr) && workloads.lookup(&p->tuple.src);
-	if (!is_pods && keeps_own_port(p, s, addr))
+	pod = same_address(&p->tuple.src, addr) ? 0 : workloads.lookup(&p->tuple.src);
+	/* Masqueraded, what was handed on under a pod's address would be the node's. */
+	if (from && is_forged_by(from, p, s, pod))
+		return REASON_SOURCE_SPOOFED;
+	if (!(s->flags & SETTING_MASQUERADE))
+		return REASON_NOT_OURS;
+	/* A pod's, or the node's own about what it could not hand on to a pod. */
+	if (p->kind == KIND_ICMP_ERROR)
+		return masquerade_error(skb, p, s, pod);
+	if (!pod && keeps_own_port(p, s, addr))
 		return REASON_NOT_OURS;
 	prefix = prefix_of(&p->tuple.dst);
 	if (prefix && (prefix->flags & PREFIX_OUR_NETWORK))
 		return REASON_NOT_OURS;
-	if (is_pods && p->fragment && know_fragment(p))
+	if (pod && p->fragment && know_fragment(p))
 		return REASON_FRAGMENT_UNKNOWN;
 	return masquerade(skb, p, s, addr);
 }
@@ -53,7 +57,7 @@ static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)
 		return REASON_NOT_OURS;
 	if (p->kind == KIND_ICMP_ERROR)
 		return restore_error(skb, p);
-	return has_snat_port(p) ? restore(skb, p, s) : REASON_NOT_OURS;
+	return p->kind == KIND_PLAIN ? restore(skb, p, s) : REASON_NOT_OURS;
 }
 
 int to_uplink(struct __sk_buff *skb)

@@ -3,6 +3,10 @@
  * Source NAT of pods' packets at an uplink, and its reverse. Two rows a flow in `snat`: the tuple
  * that leaves a pod -> the node's address and port; the tuple that arrives -> the pod's. The
  * arriving one is the reservation (two CPUs cannot both insert it) and carries the state.
+ *
+ * TCP, UDP and echo get a port of the range. Of every other protocol only the address changes: a
+ * flow of SCTP is told by the ports that it has (its CRC covers no address, RFC 9260 6.8), one of
+ * GRE, ESP and the rest by its two addresses.
  */
 #ifndef WEFT_MASQUERADE_H
 #define WEFT_MASQUERADE_H
@@ -11,7 +15,8 @@
 #include "fragment.h"
 #include "rewrite.h"
 
-#define PORT_PROBES 32
+/* As many as nf_nat tries at first (net/netfilter/nf_nat_core.c, 6.18). */
+#define PORT_PROBES 128
 
 static bool is_icmp(const struct packet *p)
 {
@@ -23,6 +28,12 @@ static bool has_snat_port(const struct packet *p)
 	if (is_icmp(p))
 		return is_icmp_echo(p->tuple.proto, p->icmp_type) || p->fragment == FRAGMENT_LATER;
 	return p->tuple.proto == IPPROTO_TCP || p->tuple.proto == IPPROTO_UDP;
+}
+
+/* The checksum covers the addresses where rewrite.h does not mend it, or no answer finds back. */
+static bool is_bound_to_address(const struct packet *p)
+{
+	return is_icmp(p) || p->tuple.proto == IPPROTO_DCCP || p->tuple.proto == IPPROTO_UDPLITE;
 }
 
 /* The answer to p->tuple once `port` of `addr` stands for its source. */
@@ -54,50 +65,59 @@ static bool is_itself(const struct snat *row, const struct address *addr, __be16
 	return row->port == port && same_address(&row->addr, addr);
 }
 
+/* Takes p->key if it is free, its own, or idle for long enough to be. A failed insert costs LRU a
+ * row, so it is looked up first. */
+static bool reserve(const struct packet *p, const struct settings *s, struct snat *row)
+{
+	struct tuple key = p->key;
+	struct snat *held = snat.lookup(&key);
+
+	if (!held)
+		return !snat.insert(&key, row);
+	if (!is_itself(held, &row->addr, row->port) &&
+	    !is_idle(p, s, held->seen, idle_limit_s(key.proto, held->flags)))
+		return false;
+	return !snat.update(&key, row);
+}
+
 /*
  * Whether the port of a leaving row still is its own: looked up once a second and where the
- * connection begins or ends, so that no row outlives its reservation by more.
+ * connection begins or ends, so that no row outlives its reservation by more. A reservation that
+ * LRU took away is made again.
  */
 static bool still_reserved(struct packet *p, const struct settings *s, struct snat *leaving)
 {
+	struct snat own = {.addr = p->tuple.src, .port = p->tuple.sport, .seen = p->now};
 	struct snat *arriving;
 
 	if (p->now - leaving->seen < s->hz && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)))
 		return true;
 	arriving_key(p, &leaving->addr, leaving->port, &p->key);
 	arriving = snat.lookup(&p->key);
-	if (!arriving || !is_itself(arriving, &p->tuple.src, p->tuple.sport))
+	if (arriving && !is_itself(arriving, &p->tuple.src, p->tuple.sport))
 		return false;
 	leaving->seen = p->now;
-	touch(p, arriving, false);
-	return true;
-}
-
-/* Takes p->key if it is free, or idle for long enough to be. */
-static bool reserve(const struct packet *p, const struct settings *s, struct snat *pod)
-{
-	struct tuple key = p->key;
-	struct snat *held;
-
-	if (!snat.insert(&key, pod))
+	if (arriving) {
+		touch(p, arriving, false);
 		return true;
-	held = snat.lookup(&key);
-	if (!held || !is_idle(p, s, held->seen, idle_limit_s(key.proto, held->flags)))
-		return false;
-	return !snat.update(&key, pod);
+	}
+	own.flags = flags_after(p, 0, false);
+	return !snat.insert(&p->key, &own);
 }
 
 /*
  * Whether the node's own packet may go as it is. From a port of the range it may only while that
- * is reserved for itself: a pod's flow that had it first is whom the answer would go to.
+ * is reserved for itself: a pod's flow that had it first is whom the answer would go to. Where
+ * there is no other port to give, the node's flow takes the pod's place.
  */
 static bool keeps_own_port(struct packet *p, const struct settings *s, const struct address *addr)
 {
 	struct snat own = {.addr = p->tuple.src, .port = p->tuple.sport, .seen = p->now};
+	bool has_port = has_snat_port(p);
 	struct snat *held;
 
-	if (!same_address(&p->tuple.src, addr) || !is_in_range(s, p->tuple.sport) ||
-	    p->fragment == FRAGMENT_LATER)
+	if (!same_address(&p->tuple.src, addr) || p->fragment == FRAGMENT_LATER ||
+	    (has_port ? !is_in_range(s, p->tuple.sport) : is_bound_to_address(p)))
 		return true;
 	own.flags = flags_after(p, 0, false);
 	arriving_key(p, addr, p->tuple.sport, &p->key);
@@ -106,37 +126,61 @@ static bool keeps_own_port(struct packet *p, const struct settings *s, const str
 		touch(p, held, false);
 		return true;
 	}
+	if (!has_port)
+		return !snat.update(&p->key, &own);
 	return !snat.lookup(&p->tuple) && reserve(p, s, &own);
 }
 
-/* Spreads flows over the range; a port may serve any number of destinations. */
-static u32 first_port(const struct tuple *t)
+/* Every port of a range follows from every other by this step: a prime above any range's size. */
+static u32 random_step(u32 range)
 {
-	u32 mix = t->src.word[3] ^ t->dst.word[3] ^ t->dst.word[1] ^ ((u32)t->sport << 16 | t->dport);
+	u32 prime;
 
-	mix *= 0x9e3779b1;
-	return mix ^ mix >> 15;
+	switch (bpf_get_prandom_u32() & 7) {
+	case 0: prime = 65537; break;
+	case 1: prime = 92821; break;
+	case 2: prime = 131071; break;
+	case 3: prime = 174763; break;
+	case 4: prime = 524287; break;
+	case 5: prime = 999983; break;
+	case 6: prime = 1299709; break;
+	default: prime = 15485863;
+	}
+	return prime % range;
 }
 
-/* A port for the flow of p->tuple, into both rows; *leaving says which. */
+/*
+ * A port for the flow of p->tuple, into both rows; *leaving says which. Each attempt begins
+ * elsewhere and goes in other steps, so that neither a neighbourhood that is full nor the same
+ * packet sent again finds the same ports taken.
+ */
 static bool allocate(struct packet *p, const struct settings *s, const struct address *addr,
 		     struct snat *leaving)
 {
 	struct snat pod = {.addr = p->tuple.src, .port = p->tuple.sport, .seen = p->now};
-	u32 range = s->snat_port_max - s->snat_port_min + 1, first = first_port(&p->tuple), i;
+	u32 low = s->snat_port_min, range = s->snat_port_max - low + 1, at, step, i;
 
+	if (!has_snat_port(p)) {
+		low = BE16(p->tuple.sport);
+		range = 1;
+	} else if (s->snat_port_max < low || !low) {
+		return false;
+	}
 	pod.flags = flags_after(p, 0, false);
 	leaving->addr = *addr;
 	leaving->seen = p->now;
-	if (s->snat_port_max < s->snat_port_min || !s->snat_port_min)
-		return false;
+	at = bpf_get_prandom_u32() % range;
+	step = random_step(range);
 	for (i = 0; i < PORT_PROBES; i++) {
 		/* Else LLVM falls through into the loop's head: a back-edge to 6.1's verifier. */
 		asm volatile("" : "+r"(i));
-		leaving->port = BE16((u16)(s->snat_port_min + (first + i) % range));
+		if (i >= range)
+			return false;
+		leaving->port = BE16((u16)(low + at));
 		arriving_key(p, addr, leaving->port, &p->key);
 		if (reserve(p, s, &pod))
 			return !snat.update(&p->tuple, leaving);
+		at = (at + step) % range;
 	}
 	return false;
 }
@@ -149,15 +193,21 @@ static enum reason put_source(struct __sk_buff *skb, struct packet *p, const str
 	return rewrite(skb, p, &p->tuple, &p->out) ? REASON_HELPER_FAILED : REASON_MASQUERADED;
 }
 
-/* An error about a packet that came back to a pod: whom it is for knows the node's address. */
-static enum reason masquerade_error(struct __sk_buff *skb, struct packet *p)
+/*
+ * An error about a packet that came back to a pod: whom it is for knows the node's address. A pod's
+ * own about what no flow of its knows would leave under the pod's address.
+ */
+static enum reason masquerade_error(struct __sk_buff *skb, struct packet *p,
+				    const struct settings *s, const struct workload *pod)
 {
 	struct snat *leaving;
 
 	p->wire = p->tuple;
 	reverse_tuple(&p->embedded, &p->tuple);
 	leaving = snat.lookup(&p->tuple);
-	return leaving ? put_source(skb, p, leaving) : REASON_NOT_OURS;
+	if (leaving)
+		return put_source(skb, p, leaving);
+	return !pod || find_flow(p, s) ? REASON_NOT_OURS : REASON_PROTOCOL_UNKNOWN;
 }
 
 static enum reason masquerade(struct __sk_buff *skb, struct packet *p, const struct settings *s,
@@ -172,6 +222,8 @@ static enum reason masquerade(struct __sk_buff *skb, struct packet *p, const str
 	flow = find_flow(p, s);
 	if (!leaving && flow && is_reply(p, flow))
 		return REASON_NOT_OURS;
+	if (!has_snat_port(p) && is_bound_to_address(p))
+		return REASON_PROTOCOL_UNKNOWN;
 	if (is_unset(addr) || !allocate(p, s, addr, &fresh))
 		return REASON_SNAT_EXHAUSTED;
 	return put_source(skb, p, &fresh);
@@ -203,7 +255,7 @@ static enum reason restore(struct __sk_buff *skb, struct packet *p, const struct
 
 	if (p->fragment == FRAGMENT_LATER && know_fragment(p))
 		return REASON_NOT_OURS;
-	if (!is_in_range(s, p->tuple.dport))
+	if (has_snat_port(p) ? !is_in_range(s, p->tuple.dport) : is_bound_to_address(p))
 		return REASON_NOT_OURS;
 	arriving = snat.lookup(&p->tuple);
 	if (!arriving)

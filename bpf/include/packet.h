@@ -51,6 +51,7 @@ struct packet {
 	u16 embedded_l4; /* offsets in an ICMP error */
 	__be16 vip_port;
 	struct macs macs;
+	struct bpf_redir_neigh next_hop; /* on the link `target`; no family: none */
 	u8 judged_port_class;
 	u8 family; /* 4, 6; 0: not IP */
 	u8 kind;
@@ -99,14 +100,22 @@ static bool is_for_mac(const struct packet *p, const void *mac)
 	       p->macs.dst_high >> 16 == *(u16 *)(mac + 2) && p->macs.dst_low == *(u16 *)(mac + 4);
 }
 
+/* Whether another node's pod may come by the link `from`: its prefix says which that is. */
+static bool is_way_of(const struct prefix *remote, u32 from, const struct settings *s)
+{
+	if (remote->flags & PREFIX_DIRECT)
+		return from == remote->ifindex;
+	return !(s->flags & SETTING_OVERLAY);
+}
+
 /*
  * A pod's address in the source of what came from elsewhere. Other nodes' pods arrive through the
- * overlay, if there is one; this node's through their own links, or their bridge, not by an uplink.
+ * overlay or by the link that their node is on; without either the operator's routers bring them.
+ * This node's come through their own links, or their bridge, not by an uplink.
  */
-static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+static bool is_forged_by(u32 from, struct packet *p, const struct settings *s,
+			 const struct workload *src)
 {
-	struct workload *src = workloads.lookup(&p->tuple.src);
-	u32 from = skb->ingress_ifindex;
 	struct prefix *prefix;
 
 	if (from == s->overlay_ifindex)
@@ -116,8 +125,13 @@ static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct sett
 		       (!(s->flags & SETTING_BRIDGE) || uplinks.lookup(&from));
 	prefix = prefix_of(&p->tuple.src);
 	if (prefix && (prefix->flags & PREFIX_REMOTE))
-		return s->flags & SETTING_OVERLAY;
+		return !is_way_of(prefix, from, s);
 	return prefix && (prefix->flags & PREFIX_LOCAL);
+}
+
+static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	return is_forged_by(skb->ingress_ifindex, p, s, workloads.lookup(&p->tuple.src));
 }
 
 static void reverse_tuple(const struct tuple *from, struct tuple *to)

@@ -17,7 +17,7 @@ from tests.packet.packets import (
     unreachable,
 )
 from tests.packet.runner import Action, Outcome
-from tests.packet.scene import SNAT_PORTS, Scene, answer
+from tests.packet.scene import LINK, SNAT_PORTS, Scene, answer
 from weft.bpf.layout import UNSPECIFIED, Direction, PrefixFlag, Reason, SettingFlag, Uplink
 
 KINDS = ["tcp", "udp", "ping"]
@@ -28,7 +28,7 @@ def leaving(scene: Scene, kind: str) -> Packet:
 
 
 def leave(scene: Scene, packet: Packet) -> Outcome:
-    return scene.node.run("to_uplink", packet.frame, received_on=7)
+    return scene.node.run("to_uplink", packet.frame, received_on=LINK)
 
 
 def come_back(scene: Scene, packet: Packet) -> Outcome:
