@@ -35,6 +35,9 @@ class LinkDirection(StrEnum):
 _PARENTS = {LinkDirection.INGRESS: 0xFFFFFFF2, LinkDirection.EGRESS: 0xFFFFFFF3}
 _BLOCKS = {LinkDirection.INGRESS: _BLOCKS_BASE | 0x49, LinkDirection.EGRESS: _BLOCKS_BASE | 0x45}
 
+POD_BLOCK = _BLOCKS[LinkDirection.INGRESS]
+"""What the ingress of every pod's link shares: by it our qdisc is told from another's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:

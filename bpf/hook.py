@@ -1,8 +1,9 @@
 """Programs where packets and sockets meet them: attach, replace in place, detach, list.
 
-Owns which way a program goes to its place: a pod's link by clsact with shared blocks, uplinks and
-the overlay by tcx (clsact where the kernel has none), sockets by links on the cgroup2 root. All of
-it outlives the daemon. Links are those of the network namespace in which `Hooks` was made.
+Owns which way a program goes to its place: a pod's link by clsact with shared blocks, or by tcx
+where another's ingress qdisc stands; uplinks and the overlay by tcx (clsact where the kernel has
+none), sockets by links on the cgroup2 root. All of it outlives the daemon. Links are those of the
+network namespace in which `Hooks` was made.
 """
 
 import errno
@@ -31,16 +32,24 @@ _TCX = {
     LinkDirection.INGRESS: AttachType.TCX_INGRESS,
     LinkDirection.EGRESS: AttachType.TCX_EGRESS,
 }
+_NO_TCX = (
+    "its ingress qdisc is left to others (a bandwidth annotation, or a qdisc on it), and programs "
+    "beside that need tcx, Linux 6.6 or later"
+)
+_NOTHING_ELSE = "its own hooks are not attached: it would run no program at all"
 _LINK_PIN = re.compile(r"link-([0-9]+)-(ingress|egress)")
 _CGROUP_PIN = re.compile(r"cgroup-([a-z0-9_]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class LinkPlace:
-    """One direction of a network device."""
+    """One direction of a network device. shared: through the block of all pods' links, which is
+    for programs of POD_PROGRAMS only; a link may be in it and have hooks of its own for a moment.
+    """
 
     ifindex: int
     direction: LinkDirection
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,8 @@ class Hooks:
             self._cgroup = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             undo.pop_all()
         self._cgroup_id, self._cgroup_path = os.fstat(self._cgroup).st_ino, cgroup
+        self._lacking: set[int] = set()
+        """Pods' links whose own hooks were refused: they do not leave the block."""
 
     def __enter__(self) -> Self:
         return self
@@ -83,25 +94,30 @@ class Hooks:
     def attach(self, wanted: Mapping[Place, str]) -> Errors:
         """Run programs, by name, at places. What another load of ours runs there is replaced
         between two packets. All pods' links cost one or two exchanges with the kernel."""
-        pods = {place: name for place, name in wanted.items() if name in POD_PROGRAMS}
-        others = {place: name for place, name in wanted.items() if name not in POD_PROGRAMS}
-        errors = dict(self._attach_pods(pods))
-        for place, name in others.items():
-            errors |= self._attach_one(place, self._programs[name])
-        return errors
+        shared: dict[LinkPlace, str] = {}
+        errors: dict[Place, str] = {}
+        for place, name in wanted.items():
+            if isinstance(place, LinkPlace) and place.shared:
+                shared[place] = name
+            else:
+                errors |= self._attach_one(place, self._programs[name])
+        return errors | dict(self._attach_shared(shared))
 
     def detach(self, places: Collection[Place]) -> Errors:
         """Run nothing of ours there any more. A place whose link is gone is no error."""
-        links = {place.ifindex for place in places if isinstance(place, LinkPlace)}
-        left = clsact.leave_blocks(self._rtnl, links)
+        own = {one.ifindex for one in places if isinstance(one, LinkPlace) and not one.shared}
+        shared = {one.ifindex for one in places if isinstance(one, LinkPlace) and one.shared}
+        self._lacking -= own
+        left: dict[int, object] = dict.fromkeys(shared & self._lacking, _NOTHING_ELSE)
+        left |= clsact.leave_blocks(self._rtnl, shared - self._lacking)
         errors: dict[Place, str] = {}
         for place in places:
             if not isinstance(place, LinkPlace):
                 pinned_link.detach(self._pin(place))
+            elif not place.shared:
+                errors |= self._detach_link(place)
             elif place.ifindex in left:
                 errors[place] = f"detach from link {place.ifindex}: {left[place.ifindex]}"
-            else:
-                errors |= self._detach_link(place)
         return errors
 
     def attached(self) -> Mapping[Place, str]:
@@ -111,25 +127,21 @@ class Hooks:
         found: dict[Place, str] = dict(self._pinned())
         shared = {way: clsact.block_filter(self._rtnl, way) for way in LinkDirection}
         for ifindex in clsact.block_members(self._rtnl):
-            self._note(found, ifindex, shared)
+            self._note(found, ifindex, shared, is_shared=True)
         for ifindex in clsact.single_links(self._rtnl):
             own = {way: clsact.link_filter(self._rtnl, ifindex, way) for way in LinkDirection}
-            self._note(found, ifindex, own)
+            self._note(found, ifindex, own, is_shared=False)
         return found
 
-    def _attach_pods(self, wanted: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
-        places = [place for place in wanted if isinstance(place, LinkPlace)]
-        failed = clsact.join_blocks(self._rtnl, {place.ifindex for place in places})
-        if len(failed) < len({place.ifindex for place in places}):
+    def _attach_shared(self, wanted: Mapping[LinkPlace, str]) -> Iterator[tuple[Place, str]]:
+        links = {place.ifindex for place in wanted}
+        failed = clsact.join_blocks(self._rtnl, links)
+        if len(failed) < len(links):
             for name, words in self._set_blocks():
-                yield from ((place, words) for place in places if wanted[place] == name)
-        for place in places:
-            answer = failed.get(place.ifindex)
-            if answer is not None and answer.error == errno.EEXIST:
-                # Another's ingress or clsact qdisc: run beside it, on this link alone.
-                yield from self._attach_one(place, self._programs[wanted[place]]).items()
-            elif answer is not None:
-                yield place, f"attach {wanted[place]} to link {place.ifindex}: {answer}"
+                yield from ((place, words) for place in wanted if wanted[place] == name)
+        for place, name in wanted.items():
+            if (answer := failed.get(place.ifindex)) is not None:
+                yield place, f"attach {name} to link {place.ifindex}: {answer}"
 
     def _set_blocks(self) -> Iterator[tuple[str, str]]:
         """Put the present programs in both blocks; the names and errors of those that failed."""
@@ -142,7 +154,15 @@ class Hooks:
                 yield name, f"put {name} on all pods' links: {answer}"
 
     def _attach_one(self, place: Place, program: Program) -> Errors:
+        errors = self._try_one(place, program)
+        if isinstance(place, LinkPlace) and program.name in POD_PROGRAMS and errors:
+            self._lacking.add(place.ifindex)
+        return errors
+
+    def _try_one(self, place: Place, program: Program) -> Errors:
         if isinstance(place, LinkPlace) and not self._has_tcx:
+            if program.name in POD_PROGRAMS:
+                return {place: f"attach {program.name} to link {place.ifindex}: {_NO_TCX}"}
             where = (place.ifindex, place.direction)
             answer = clsact.set_filter(self._rtnl, *where, program.name, program.fd)
             return _errors(place, f"attach {program.name} to link {place.ifindex}", answer)
@@ -209,10 +229,12 @@ class Hooks:
         found: dict[Place, str],
         ifindex: int,
         filters: Mapping[LinkDirection, clsact.Filter | None],
+        *,
+        is_shared: bool,
     ) -> None:
         for direction, one in filters.items():
             if one is not None:
-                found[LinkPlace(ifindex, direction)] = self._name_of(one.program_id)
+                found[LinkPlace(ifindex, direction, is_shared)] = self._name_of(one.program_id)
 
 
 def _errors(place: Place, tried: str, answer: Answer) -> Errors:

@@ -43,6 +43,7 @@ class _Held(msgspec.Struct):
     pod_mac: str
     mtu_bytes: int
     network: str
+    netns_cookie: int = 0
 
 
 class _Released(msgspec.Struct):

@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -26,6 +27,7 @@ _NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 _DUMP_INTERRUPTED, _CAPPED, _ACK_TLVS = 0x10, 0x100, 0x200
 _EXT_ACK_MESSAGE = 1
 _SOL_NETLINK = 270
+_SO_NETNS_COOKIE = 71
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHECK = 10, 11, 12
 # The kernel answers inside sendmsg(); only a wedged RTNL lock makes a caller wait this long.
 _TIMEOUT_S = 20
@@ -136,6 +138,11 @@ class RouteSocket:
         tb: TracebackType | None,
     ) -> None:
         self._sock.close()
+
+    def netns_cookie(self) -> int:
+        """The kernel's number of the socket's network namespace, never used again until a boot."""
+        raw = self._sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        return int.from_bytes(raw, sys.byteorder)
 
     def exchange(self, messages: Sequence[Message]) -> list[Answer]:
         """All of `messages` in one system call; returns the answers that are not plain acks.

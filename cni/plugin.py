@@ -159,7 +159,8 @@ class Plugin:
             async with self._making:
                 host_ifindex = await _in_thread(lambda: wiring.make_link(pod, plan))
             undo.push_async_callback(self._removals.put, plan.host_ifname)
-            attachment = verbs.attachment_of(request, plan, host_ifindex)
+            cookie = pod.route.netns_cookie()
+            attachment = verbs.attachment_of(request, plan, host_ifindex, cookie)
             undo.push_async_callback(self._node.detached, attachment)
             await self._announce(attachment)
             await self._leases.hold(attachment)

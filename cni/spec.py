@@ -71,6 +71,7 @@ class Attachment:
     """One interface of one pod, as it was wired. Equal attachments describe equal wiring.
 
     netns is the runtime's path, verbatim. addresses hold one address per family, no prefix length.
+    netns_cookie: the kernel's number of the pod's network namespace; 0: made before it was kept.
     """
 
     container_id: str
@@ -86,6 +87,7 @@ class Attachment:
     pod_mac: str
     mtu_bytes: int
     network: str = ""
+    netns_cookie: int = 0
 
     @property
     def key(self) -> "Key":

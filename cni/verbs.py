@@ -71,7 +71,9 @@ def plan_link(request: Request, network: PodNetwork, addresses: Sequence[Address
     )
 
 
-def attachment_of(request: Request, plan: LinkPlan, host_ifindex: int) -> Attachment:
+def attachment_of(
+    request: Request, plan: LinkPlan, host_ifindex: int, netns_cookie: int
+) -> Attachment:
     return Attachment(
         container_id=request.container_id,
         ifname=request.ifname,
@@ -86,6 +88,7 @@ def attachment_of(request: Request, plan: LinkPlan, host_ifindex: int) -> Attach
         pod_mac=plan.pod_mac,
         mtu_bytes=plan.mtu_bytes,
         network=request.config.name,
+        netns_cookie=netns_cookie,
     )
 
 

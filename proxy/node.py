@@ -12,7 +12,8 @@ from weft.proxy.apply.gate import Stage
 from weft.proxy.loop import Loop
 from weft.proxy.model.objects import Kind, Ref, Workload
 from weft.proxy.model.world import Mode
-from weft.proxy.plan.node import BRIDGE, host_sources, pod_mtu_bytes
+from weft.proxy.plan.mtu import pod_mtu_bytes, route_mtu_bytes
+from weft.proxy.plan.node import BRIDGE, host_sources
 from weft.proxy.watch.events import Moved
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class DaemonNode:
             ranges=own.pod_cidrs,
             mode=LinkMode.BRIDGE if bridged else LinkMode.ROUTED,
             mtu_bytes=pod_mtu_bytes(world),
+            route_mtu_bytes=route_mtu_bytes(world),
             bridge=BRIDGE if bridged else "",
             sources=host_sources(world),
             heard_s=self._heard_s(),
@@ -94,6 +96,7 @@ def workload_of(attachment: Attachment) -> Workload:
         ifindex=attachment.host_ifindex,
         mac=_bytes(attachment.pod_mac),
         host_mac=_bytes(attachment.host_mac),
+        netns_cookie=attachment.netns_cookie,
     )
 
 

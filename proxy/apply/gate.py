@@ -10,10 +10,11 @@ from enum import StrEnum
 
 EARLY_TABLES = frozenset(
     {"links", "routes", "hooks", "settings", "uplinks", "workloads", "verdicts", "ports"}
+    | {"pod_links", "sandboxes"}
 )
 """Rows that a pod needs to have its link before the cluster is known."""
 
-CERTAIN_DELETES = frozenset({"workloads", "hooks"})
+CERTAIN_DELETES = frozenset({"workloads", "hooks", "pod_links", "sandboxes"})
 """Tables whose rows follow the lease file alone: a DEL takes its rows at once."""
 
 

@@ -64,10 +64,10 @@ def _places(points: Iterable[HookPoint]) -> list[Place]:
 def _place(point: HookPoint) -> Place:
     if point.direction is Direction.CGROUP:
         return SocketPlace(point.at)
-    return LinkPlace(point.ifindex, LinkDirection(point.direction.value))
+    return LinkPlace(point.ifindex, LinkDirection(point.direction.value), shared=point.shared)
 
 
 def _point(place: Place) -> HookPoint:
     if isinstance(place, SocketPlace):
         return HookPoint(0, Direction.CGROUP, place.hook)
-    return HookPoint(place.ifindex, Direction(place.direction.value))
+    return HookPoint(place.ifindex, Direction(place.direction.value), shared=place.shared)

@@ -15,6 +15,7 @@ from weft.proxy.model.objects import (
     EndpointSlice,
     Kind,
     Namespace,
+    Need,
     Node,
     Pod,
     Protocol,
@@ -48,6 +49,14 @@ PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
+
+BANDWIDTH = ("kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth")
+# Each is put on the pod by the mesh itself; an empty value here: whatever stands there.
+MESH_MARKS = (
+    ("sidecar.istio.io/status", ""),
+    ("ambient.istio.io/redirection", "enabled"),
+    ("linkerd.io/proxy-version", ""),
+)
 
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
 _CLUSTER_KINDS = (Kind.NAMESPACE, Kind.NODE)
@@ -171,7 +180,19 @@ def _pod(ref: Ref, shape: PodShape) -> Pod:
                 (c for c in shape.spec.init_containers or () if c.restart_policy == "Always"),
             )
         ),
+        needs=tuple(_needs(shape.metadata.annotations or {})),
     )
+
+
+def _needs(annotations: Mapping[str, str]) -> Iterator[Need]:
+    if annotations.get("weft.dev/socket-hook") == "off":
+        yield Need.NO_SOCKET_HOOK
+    if any(key in annotations and value in ("", annotations[key]) for key, value in MESH_MARKS):
+        yield Need.MESH
+    if annotations.get("weft.dev/redirect") == "off":
+        yield Need.NO_REDIRECT
+    if any(key in annotations for key in BANDWIDTH):
+        yield Need.SHAPED
 
 
 def _named_ports(containers: Iterable[Container]) -> tuple[ServicePort, ...]:

@@ -35,6 +35,12 @@ class Kind(StrEnum):
     POLICY = "policy"
     ATTACHMENT = "attachment"
     LINK = "link"
+    SHAPING = "shaping"
+    SIGHTING = "sighting"
+
+
+LISTED_KINDS = frozenset(Kind) - {Kind.SIGHTING}
+"""The kinds that some source lists; a sighting is an answer to a question."""
 
 
 class Protocol(StrEnum):
@@ -105,6 +111,15 @@ class EndpointSlice:
 
 
 # --- Pods, namespaces, nodes --------------------------------------------------------------------
+class Need(StrEnum):
+    """What a pod's annotations ask of its network; the value says what asks, for people to read."""
+
+    NO_SOCKET_HOOK = "annotation weft.dev/socket-hook"
+    MESH = "service mesh"
+    NO_REDIRECT = "annotation weft.dev/redirect"
+    SHAPED = "bandwidth annotation"
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """core/v1 Pod. `addresses` is empty while it owns none: no IP yet, Succeeded, Failed, or on
@@ -119,6 +134,7 @@ class Pod:
     host_network: bool
     finished: bool
     named_ports: tuple[ServicePort, ...] = ()
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,17 +242,52 @@ class Workload:
     ifindex: int
     mac: bytes
     host_mac: bytes
+    netns_cookie: int = 0
+    """What the kernel calls the pod's network namespace; 0: wired before this was recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """What others hung on a pod's link to queue or filter its traffic: kinds of qdisc.
+
+    Its key in World is `link`.
+    """
+
+    link: str
+    qdiscs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device of the node, as netlink tells it; its key in World is `name`."""
+    """A network device of the node, as netlink tells it; its key in World is `name`.
+
+    networks: those of its addresses, whose hosts it reaches without a router.
+    """
 
     name: str
     ifindex: int
     mtu_bytes: int
     addresses: tuple[Address, ...]
     default_route: bool = False
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What the node that has an address in its podCIDR said of its pod there (model.sightings).
+
+    former: uids of the pods that by the API had the address then. Its key in World is `key`.
+    """
+
+    address: Address
+    ref: Ref
+    uid: str
+    node: str
+    former: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return str(self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,4 +299,15 @@ class Broken:
     why: str
 
 
-Record = Service | EndpointSlice | Pod | Namespace | Node | NetworkPolicy | Workload | Link
+Record = (
+    Service
+    | EndpointSlice
+    | Pod
+    | Namespace
+    | Node
+    | NetworkPolicy
+    | Workload
+    | Link
+    | Shaping
+    | Sighting
+)

@@ -26,6 +26,8 @@ from weft.proxy.model.objects import (
     Record,
     Ref,
     Service,
+    Shaping,
+    Sighting,
     Workload,
 )
 
@@ -35,9 +37,12 @@ _R = TypeVar("_R", bound=Record)
 
 
 class Mode(StrEnum):
-    """How pods hang on their node (ARCHITECTURE, the table of paths)."""
+    """How pods hang on their node and reach other nodes' (ARCHITECTURE, modes)."""
 
+    AUTO = "auto"
+    """Direct where both nodes are on one network, else by VXLAN: per node and family."""
     VXLAN = "vxlan"
+    DIRECT = "direct"
     BRIDGE = "bridge"
 
 
@@ -48,11 +53,13 @@ class Settings:
     node: str
     host_netns_cookie: int = 0
     hz: int = 250
-    mode: Mode = Mode.VXLAN
+    mode: Mode = Mode.AUTO
     overlay: bool = True
     """Bridge mode may go without the tunnel where the network between nodes routes podCIDRs."""
     overlay_vni: int = 4242
     overlay_port: int = 8472
+    ask_port: int = 8474
+    """Where nodes ask each other whose an address is; 0: they do not."""
     masquerade: bool = True
     never_masquerade: tuple[IPv4Network | IPv6Network, ...] = ()
     snat_port_min: int = 61000
@@ -61,8 +68,13 @@ class Settings:
 
     @property
     def has_overlay(self) -> bool:
-        """Whether a tunnel carries pods' traffic between nodes."""
-        return self.mode is Mode.VXLAN or self.overlay
+        """Whether a tunnel may carry pods' traffic between nodes."""
+        return self.mode in (Mode.VXLAN, Mode.AUTO) or (self.mode is Mode.BRIDGE and self.overlay)
+
+    @property
+    def goes_direct(self) -> bool:
+        """Whether pods' traffic goes as it is to a node on the same network."""
+        return self.mode is Mode.AUTO or not self.has_overlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,8 @@ class Change:
 class World:
     """Everything known, by kind and key, and the indexes that planners ask for.
 
-    Keys: a Ref for the API's kinds, `Workload.key` for attachments, `Link.name` for links.
+    Keys: a Ref for the API's kinds, `Workload.key` for attachments, `Link.name` for links,
+    `Shaping.link` for shapings and `Sighting.key` for sightings.
     """
 
     settings: Settings
@@ -127,6 +140,12 @@ class World:
     def link(self, name: str) -> Link | None:
         return cast(Link | None, self.table(Kind.LINK).get(name))
 
+    def shaping(self, link: str) -> Shaping | None:
+        return cast(Shaping | None, self.table(Kind.SHAPING).get(link))
+
+    def sighting(self, address: Address) -> Sighting | None:
+        return cast(Sighting | None, self.table(Kind.SIGHTING).get(str(address)))
+
     # All records of a kind: for full plans and for the kinds that are few.
     def services(self) -> Iterable[Service]:
         return cast(Iterable[Service], self.table(Kind.SERVICE).values())
@@ -151,6 +170,9 @@ class World:
 
     def links(self) -> Iterable[Link]:
         return cast(Iterable[Link], self.table(Kind.LINK).values())
+
+    def sightings(self) -> Iterable[Sighting]:
+        return cast(Iterable[Sighting], self.table(Kind.SIGHTING).values())
 
     # Related records, by index; in no order.
     def slices_of(self, service: Ref) -> tuple[EndpointSlice, ...]:
@@ -178,6 +200,9 @@ class World:
 
     def workloads_at(self, address: Address) -> tuple[Workload, ...]:
         return self._grouped(Index.WORKLOADS_BY_ADDRESS, address, Workload)
+
+    def sightings_of(self, pod: Ref) -> tuple[Sighting, ...]:
+        return self._grouped(Index.SIGHTINGS_BY_POD, pod, Sighting)
 
     def nodes_with(self, pod_cidr: Network) -> tuple[Node, ...]:
         """Nodes that claim exactly this prefix for their pods: one, unless somebody erred."""

@@ -12,6 +12,7 @@ from typing import cast
 from weft.proxy.model.objects import Kind, Link
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.node import OVERLAY
+from weft.proxy.plan.podneeds import hooks_stand_alone, need_keys
 from weft.proxy.plan.rows import Planner, Row
 from weft.proxy.plan.uplinks import is_uplink, link_keys
 
@@ -27,12 +28,14 @@ class Direction(StrEnum):
 @dataclass(frozen=True, slots=True)
 class HookPoint:
     """A place for one program. A link: its ifindex; the cgroup root: ifindex 0 and the hook's name
-    in `at` (connect4, ...), which is empty for links.
+    in `at` (connect4, ...), which is empty for links. shared: in the clsact that all pods' links
+    run their programs from; a link that moves has both for a moment, never none.
     """
 
     ifindex: int
     direction: Direction
     at: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ _CGROUP = ("cgroup", "")
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
     what, name = cast(tuple[str, str], key)
     if what == "workload" and (workload := world.workload(name)) is not None:
-        yield from _both(workload.ifindex, "from_pod", "to_pod")
+        shared = not hooks_stand_alone(world, workload)
+        yield from _both(workload.ifindex, "from_pod", "to_pod", shared=shared)
     elif what == "link" and (link := world.link(name)) is not None:
         yield from _link_rows(world, link)
     elif what == "cgroup":
@@ -65,15 +69,14 @@ def _link_rows(world: World, link: Link) -> Iterator[Row]:
         yield from _both(link.ifindex, "from_uplink", "to_uplink")
 
 
-def _both(ifindex: int, ingress: str, egress: str) -> Iterator[Row]:
-    yield Row("hooks", HookPoint(ifindex, Direction.INGRESS), Hook(ingress))
-    yield Row("hooks", HookPoint(ifindex, Direction.EGRESS), Hook(egress))
+def _both(ifindex: int, ingress: str, egress: str, *, shared: bool = False) -> Iterator[Row]:
+    for direction, program in ((Direction.INGRESS, ingress), (Direction.EGRESS, egress)):
+        yield Row("hooks", HookPoint(ifindex, direction, shared=shared), Hook(program))
 
 
-def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
-    if change.kind is Kind.ATTACHMENT:
-        return (("workload", cast(str, change.key)),)
-    return (("link", name) for name in link_keys(change, before, after))
+def _keys(change: Change, before: World, after: World) -> Iterator[Hashable]:
+    yield from (("workload", key) for key in need_keys(change, before, after))
+    yield from (("link", name) for name in link_keys(change, before, after))
 
 
 def _all_keys(world: World) -> Iterable[Hashable]:

@@ -8,9 +8,10 @@ from itertools import chain
 from typing import cast
 
 from weft.bpf.layout import Workload as WorkloadRow
-from weft.bpf.layout import pack_address
+from weft.bpf.layout import WorkloadFlag, pack_address
 from weft.proxy.model.objects import Address, Kind, Record, Workload
 from weft.proxy.model.world import Change, World
+from weft.proxy.plan.podneeds import need_keys, stack_reasons
 from weft.proxy.plan.policy import judgement, workload_keys
 from weft.proxy.plan.rows import Planner, Row
 
@@ -39,16 +40,17 @@ def _row(world: World, workload: Workload) -> WorkloadRow:
         egress_set=judged.egress_set,
         egress_revision=judged.egress_revision,
         ifindex=workload.ifindex,
-        flags=0,
+        flags=WorkloadFlag.NO_REDIRECT if stack_reasons(world, workload) else 0,
         mac=workload.mac,
         host_mac=workload.host_mac,
     )
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
-    keys: set[Hashable] = set(workload_keys(change, before, after))
+    keys: set[Hashable] = {*workload_keys(change, before, after)}
+    keys.update(need_keys(change, before, after))
     if change.kind is Kind.ATTACHMENT:
-        keys.update((change.key, *_rivals(change.before, before), *_rivals(change.after, after)))
+        keys.update((*_rivals(change.before, before), *_rivals(change.after, after)))
     return keys
 
 

@@ -6,7 +6,7 @@ A source never computes what changed: the loop knows the World and tells the dif
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from weft.proxy.model.objects import Broken, Kind, Link, Workload
+from weft.proxy.model.objects import Broken, Kind, Link, Shaping, Sighting, Workload
 from weft.proxy.model.world import Key, Record
 
 
@@ -55,4 +55,6 @@ def key_of(record: Record) -> Key:
     """The key under which World files `record`."""
     if isinstance(record, Link):
         return record.name
-    return record.key if isinstance(record, Workload) else record.ref
+    if isinstance(record, Shaping):
+        return record.link
+    return record.key if isinstance(record, Workload | Sighting) else record.ref

@@ -1,6 +1,7 @@
 """Owns the node's network devices as records: names, MTU, addresses, who leads outside.
 
-Pods' own links are not reported: they are attachments. Never changes a device.
+Pods' own links are not reported: they are attachments; what others hung on them to queue or
+filter is. Never changes a device.
 """
 
 import logging
@@ -19,16 +20,18 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from weft.proxy.model.objects import Address, Kind, Link
+from weft.proxy.model.objects import Address, Kind, Link, Shaping
 from weft.proxy.model.world import Key, Record
+from weft.proxy.watch import qdiscs
 from weft.proxy.watch.events import Listed, Moved, Post
 
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.05
 _MOMENT_S = 0.2
-# RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
-_GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
+# RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE,
+# RTMGRP_TC
+_GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400 | 0x8
 _LINK_MESSAGES, _ADDRESS_MESSAGES, _ROUTE_MESSAGES = (16, 17), (20, 21), (24, 25)
 _DELLINK, _DELROUTE = 17, 25
 _IFLA_IFNAME, _RTA_OIF = 3, 4
@@ -42,11 +45,12 @@ _TENTATIVE_OR_DEPRECATED = 0x40 | 0x20
 
 
 class Netlink:
-    """Posts the node's links, then their changes.
+    """Posts the node's links and what others hung on pods' links, then their changes.
 
-    pod_links: what names of pods' links look like. route_protocol, pod_route_protocol: the marks of
+    pod_links: what names of pods' links look like. pod_block: the block of filters that our qdisc
+    on each of them shares. route_protocol, pod_route_protocol: the marks of
     the node's routes to other nodes' pods and to its own.
-    suspect: told what another hand may have touched: "links", "routes" or "pod routes".
+    suspect: told what another hand may have touched: "links", "routes", "hooks" or "pod routes".
     """
 
     def __init__(
@@ -54,16 +58,19 @@ class Netlink:
         post: Post,
         suspect: Callable[[str], None],
         pod_links: re.Pattern[str],
+        pod_block: int,
         route_protocol: int,
         pod_route_protocol: int,
     ) -> None:
         self._post = post
         self._suspect = suspect
         self._pod_links = pod_links
+        self._pod_block = pod_block
         self._route_protocol = route_protocol
         self._pod_route_protocol = pod_route_protocol
-        self._said: dict[Key, Record] | None = None
-        self._pods: set[int] = set()
+        self._said: dict[Kind, dict[Key, Record]] = {}
+        self._pods: dict[int, str] = {}
+        """Names of pods' links by ifindex."""
         self._bereft: set[int] = set()
         """Pods' links that lost a route: a theft, if they are still there a moment later."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -79,25 +86,30 @@ class Netlink:
 
     def scan(self) -> None:
         """Read all links and post the difference; the first time, everything."""
-        now: dict[Key, Record] = {link.name: link for link in self._settled()}
-        before, self._said = self._said, now
+        links, shapings = self._settled()
+        self._say(Kind.LINK, {link.name: link for link in links})
+        self._say(Kind.SHAPING, {shaping.link: shaping for shaping in shapings})
+
+    def _say(self, kind: Kind, now: dict[Key, Record]) -> None:
+        before = self._said.get(kind)
+        self._said[kind] = now
         if before is None:
-            self._post(Listed(Kind.LINK, now))
+            self._post(Listed(kind, now))
             return
         for name in before.keys() - now.keys():
-            self._post(Moved(Kind.LINK, name, None))
-        for name, link in now.items():
-            if before.get(name) != link:
-                self._post(Moved(Kind.LINK, name, link))
+            self._post(Moved(kind, name, None))
+        for name, record in now.items():
+            if before.get(name) != record:
+                self._post(Moved(kind, name, record))
 
-    def _settled(self) -> list[Link]:
+    def _settled(self) -> tuple[list[Link], list[Shaping]]:
         """All links, read until nothing moved meanwhile: the kernel marks such dumps, and a link
         may be gone before its addresses are asked for.
         """
         while True:
             try:
                 with IPRoute() as netlink:
-                    return list(self._read(netlink))
+                    return list(self._read(netlink)), list(self._shapings())
             except (NetlinkError, OSError) as error:
                 log.debug("links moved while read", extra={"error": str(error)})
                 select.select([self._ended], [], [], _AGAIN_S)
@@ -117,7 +129,7 @@ class Netlink:
                 self.scan()
 
     def _thefts(self) -> set[str]:
-        found = {"pod routes"} if self._bereft & self._pods else set()
+        found = {"pod routes"} if self._bereft & self._pods.keys() else set()
         self._bereft.clear()
         return found
 
@@ -137,10 +149,33 @@ class Netlink:
 
     def _touches(self, kind: int, body: bytes) -> set[str]:
         if kind in _LINK_MESSAGES:
-            return set() if self._is_pods(kind, body) else {"links"}
+            if not self._is_pods(kind, body):
+                return {"links"}
+            shaped = _ifname(body) in self._said.get(Kind.SHAPING, {})
+            return {""} if kind == _DELLINK and shaped else set()
         if kind in _ADDRESS_MESSAGES:
             return set() if _IFINDEX.unpack_from(body, 4)[0] in self._pods else {"links"}
+        if kind in (qdiscs.NEW, qdiscs.DELETED):
+            return self._qdisc_touches(kind, qdiscs.parse(body))
         return self._route_touches(kind, body) if kind in _ROUTE_MESSAGES else set()
+
+    def _qdisc_touches(self, kind: int, qdisc: qdiscs.Qdisc) -> set[str]:
+        if qdisc.ifindex not in self._pods:
+            return set()
+        if self._is_foreign(qdisc):
+            return {""}
+        return {"hooks"} if kind == qdiscs.DELETED and qdisc.block == self._pod_block else set()
+
+    def _is_foreign(self, qdisc: qdiscs.Qdisc) -> bool:
+        """A qdisc that somebody made has a handle, the kernel's default none."""
+        return bool(qdisc.handle) and qdisc.block != self._pod_block
+
+    def _shapings(self) -> Iterator[Shaping]:
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for qdisc in qdiscs.dump():
+            if qdisc.ifindex in self._pods and self._is_foreign(qdisc):
+                kinds[self._pods[qdisc.ifindex]].append(qdisc.kind)
+        return (Shaping(link, tuple(sorted(of))) for link, of in kinds.items())
 
     def _route_touches(self, kind: int, body: bytes) -> set[str]:
         # struct rtmsg: family, dst_len, src_len, tos, table, protocol
@@ -154,8 +189,11 @@ class Netlink:
         """Whether a link message is of a pod's link, whose ifindex is remembered while it lives."""
         if not self._pod_links.fullmatch(_ifname(body)):
             return False
-        remember = self._pods.discard if kind == _DELLINK else self._pods.add
-        remember(_IFINDEX.unpack_from(body, 4)[0])
+        ifindex = _IFINDEX.unpack_from(body, 4)[0]
+        if kind == _DELLINK:
+            self._pods.pop(ifindex, None)
+        else:
+            self._pods[ifindex] = _ifname(body)
         return True
 
     def _read(self, netlink: Any) -> Iterator[Link]:
@@ -168,7 +206,7 @@ class Netlink:
         for link in netlink.get_links():
             name, ifindex = str(link.get("IFLA_IFNAME")), int(link["index"])
             if self._pod_links.fullmatch(name):
-                self._pods.add(ifindex)
+                self._pods[ifindex] = name
             else:
                 mtu_bytes = int(link.get("IFLA_MTU"))
                 found = tuple(addresses.get(ifindex, ()))

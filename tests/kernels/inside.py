@@ -139,7 +139,10 @@ def maps_are_opened_again_from_their_pins(guest: Guest) -> None:
 
 def a_pods_link_runs_both_programs_through_the_shared_blocks(guest: Guest) -> None:
     link = socket.if_nametoindex("host0")
-    wanted: dict[Place, str] = {LinkPlace(link, IN): "from_pod", LinkPlace(link, OUT): "to_pod"}
+    wanted: dict[Place, str] = {
+        LinkPlace(link, IN, shared=True): "from_pod",
+        LinkPlace(link, OUT, shared=True): "to_pod",
+    }
     no_errors(guest.hooks.attach(wanted))
     no_errors(guest.hooks.attach(wanted))
     attached = guest.hooks.attached()

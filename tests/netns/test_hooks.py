@@ -61,6 +61,12 @@ def ping(pod: int) -> None:
 
 
 def pod_places(*links: int) -> dict[Place, str]:
+    ingress: dict[Place, str] = {LinkPlace(link, IN, shared=True): "from_pod" for link in links}
+    return ingress | {LinkPlace(link, OUT, shared=True): "to_pod" for link in links}
+
+
+def own_places(*links: int) -> dict[Place, str]:
+    """As of pods whose links another shapes."""
     ingress: dict[Place, str] = {LinkPlace(link, IN): "from_pod" for link in links}
     return ingress | {LinkPlace(link, OUT): "to_pod" for link in links}
 
@@ -185,26 +191,57 @@ def test_a_pin_of_a_link_that_went_away_does_not_hinder_its_successor(node: Node
         wait_for(lambda: packets(datapath, TO_UPLINK) > 0, "the new link's first packet")
 
 
-def test_a_pod_with_anothers_ingress_qdisc_still_runs_the_programs(node: Node) -> None:
+@pytest.mark.parametrize("has_tcx", [True, False])
+def test_anothers_ingress_qdisc_keeps_a_pod_out_of_the_block(node: Node, has_tcx: bool) -> None:
     link = node.add_pod(1)
     run("tc", "qdisc", "add", "dev", "host1", "ingress")
-    with node.daemon() as (datapath, hooks):
-        assert no_errors(hooks.attach(pod_places(link)))
-        ping(1)
-        assert packets(datapath, FROM_POD) > 0
-        assert packets(datapath, TO_POD) > 0
-        assert hooks.attached() == pod_places(link)
-        assert no_errors(hooks.detach(pod_places(link)))
-        assert hooks.attached() == {}
-
-
-def test_without_tcx_anothers_ingress_qdisc_is_an_error_that_says_so(node: Node) -> None:
-    link = node.add_pod(1)
-    run("tc", "qdisc", "add", "dev", "host1", "ingress")
-    with node.daemon(has_tcx=False) as (_, hooks):
+    with node.daemon(has_tcx=has_tcx) as (_, hooks):
         errors = hooks.attach(pod_places(link))
         assert set(errors) == set(pod_places(link))
         assert all("EEXIST" in words for words in errors.values())
+
+
+def test_a_pod_with_anothers_ingress_qdisc_runs_hooks_of_its_own(node: Node) -> None:
+    link = node.add_pod(1)
+    run("tc", "qdisc", "add", "dev", "host1", "ingress")
+    with node.daemon() as (datapath, hooks):
+        assert no_errors(hooks.attach(own_places(link)))
+        ping(1)
+        assert packets(datapath, FROM_POD) > 0
+        assert packets(datapath, TO_POD) > 0
+        assert hooks.attached() == own_places(link)
+    with node.daemon() as (_, hooks):
+        assert hooks.attached() == {place: STALE + name for place, name in own_places(link).items()}
+        assert no_errors(hooks.detach(own_places(link)))
+        assert hooks.attached() == {}
+
+
+def test_a_pod_moves_from_the_block_to_hooks_of_its_own_and_back(node: Node) -> None:
+    link, other = node.add_pod(1), node.add_pod(2)
+    with node.daemon() as (datapath, hooks):
+        assert no_errors(hooks.attach(pod_places(link, other)))
+        for new, old in ((own_places, pod_places), (pod_places, own_places)):
+            assert no_errors(hooks.attach(new(link)))
+            assert hooks.attached() == pod_places(other) | new(link) | old(link)
+            assert no_errors(hooks.detach(old(link)))
+            assert hooks.attached() == pod_places(other) | new(link)
+            before = packets(datapath, FROM_POD)
+            ping(1)
+            assert packets(datapath, FROM_POD) > before
+
+
+def test_without_tcx_a_pod_that_should_move_stays_in_the_block(node: Node) -> None:
+    link = node.add_pod(1)
+    with node.daemon(has_tcx=False) as (_, hooks):
+        assert no_errors(hooks.attach(pod_places(link)))
+        errors = hooks.attach(own_places(link))
+        assert set(errors) == set(own_places(link))
+        assert all("need tcx, Linux 6.6" in words for words in errors.values())
+        stays = hooks.detach(pod_places(link))
+        assert set(stays) == set(pod_places(link))
+        assert hooks.attached() == pod_places(link)
+        assert no_errors(hooks.detach(pod_places(link) | own_places(link)))
+        assert hooks.attached() == {}
 
 
 @pytest.mark.parametrize("has_tcx", [True, False])
@@ -276,8 +313,8 @@ from weft.bpf.hook import Hooks, LinkPlace, SocketPlace
 from weft.bpf.load import open_datapath
 pod, uplink, pins, objects, cgroup = int(sys.argv[1]), int(sys.argv[2]), *map(Path, sys.argv[3:])
 wanted = {
-    LinkPlace(pod, LinkDirection.INGRESS): "from_pod",
-    LinkPlace(pod, LinkDirection.EGRESS): "to_pod",
+    LinkPlace(pod, LinkDirection.INGRESS, shared=True): "from_pod",
+    LinkPlace(pod, LinkDirection.EGRESS, shared=True): "to_pod",
     LinkPlace(uplink, LinkDirection.INGRESS): "from_uplink",
     SocketPlace("connect4"): "connect4",
 }

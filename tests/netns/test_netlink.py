@@ -10,7 +10,8 @@ from ipaddress import ip_address
 import pytest
 
 from deploy.netlab.shell import wait_for
-from weft.proxy.model.objects import Link
+from weft.bpf.clsact import POD_BLOCK
+from weft.proxy.model.objects import Kind, Link, Shaping
 from weft.proxy.model.world import Key, Record
 from weft.proxy.watch.events import Event, Listed, Moved
 from weft.proxy.watch.netlink import Netlink
@@ -28,7 +29,7 @@ class Node:
         self.events: list[Event] = []
         self.suspects: list[str] = []
         self.source = Netlink(
-            self.events.append, self.suspects.append, POD_LINKS, PROTOCOL, POD_PROTOCOL
+            self.events.append, self.suspects.append, POD_LINKS, POD_BLOCK, PROTOCOL, POD_PROTOCOL
         )
 
     def ip(self, *words: str) -> None:
@@ -42,15 +43,23 @@ class Node:
 
     def link(self, name: str) -> Link | None:
         """What was said of a link last."""
-        known: dict[Key, Record | None] = {}
-        for event in list(self.events):
-            if isinstance(event, Listed):
-                known = {**event.records}
-            elif isinstance(event, Moved):
-                known[event.key] = event.record
-        found = known.get(name)
+        found = self._last(Kind.LINK, name)
         assert found is None or isinstance(found, Link)
         return found
+
+    def qdiscs(self, link: str) -> tuple[str, ...]:
+        """What was said last of others' qdiscs on a pod's link."""
+        found = self._last(Kind.SHAPING, link)
+        return found.qdiscs if isinstance(found, Shaping) else ()
+
+    def _last(self, kind: Kind, name: str) -> Record | None:
+        known: dict[Key, Record | None] = {}
+        for event in list(self.events):
+            if isinstance(event, Listed) and event.kind is kind:
+                known = {**event.records}
+            elif isinstance(event, Moved) and event.kind is kind:
+                known[event.key] = event.record
+        return known.get(name)
 
 
 Story = Callable[[Node], None]
@@ -164,6 +173,41 @@ def test_a_pod_that_goes_with_its_link_is_no_theft() -> None:
         assert "pod routes" not in node.suspects
 
     play(story)
+
+
+def test_what_others_hang_on_a_pods_link_is_said_while_it_is_there() -> None:
+    def story(node: Node) -> None:
+        make_pod(node)
+        tc("qdisc", "add", "dev", POD_LINK, "root", "tbf", "rate", "1mbit", "burst", "9k",
+           "latency", "9ms")  # fmt: skip
+        wait_for("the shaper", lambda: node.qdiscs(POD_LINK) == ("tbf",))
+        tc("qdisc", "add", "dev", POD_LINK, "ingress")
+        wait_for("both", lambda: node.qdiscs(POD_LINK) == ("ingress", "tbf"))
+        tc("qdisc", "del", "dev", POD_LINK, "ingress")
+        wait_for("the shaper alone", lambda: node.qdiscs(POD_LINK) == ("tbf",))
+        node.ip("link", "del", POD_LINK)
+        wait_for("the end", lambda: node.qdiscs(POD_LINK) == ())
+
+    play(story)
+
+
+def test_our_own_qdisc_on_a_pods_link_is_no_shaper_and_its_loss_is_suspected() -> None:
+    def story(node: Node) -> None:
+        make_pod(node)
+        tc("qdisc", "add", "dev", POD_LINK, "ingress_block", str(POD_BLOCK), "clsact")
+        tc("qdisc", "add", "dev", "up0", "clsact")
+        node.ip("link", "set", "up0", "mtu", "1400")
+        wait_for("what came after", lambda: node.uplink().mtu_bytes == 1400)
+        assert node.qdiscs(POD_LINK) == ()
+        assert "hooks" not in node.suspects
+        tc("qdisc", "del", "dev", POD_LINK, "clsact")
+        wait_for("the suspicion", lambda: "hooks" in node.suspects)
+
+    play(story)
+
+
+def tc(*words: str) -> None:
+    subprocess.run(["tc", *words], check=True, capture_output=True)
 
 
 def make_pod(node: Node) -> None:

@@ -28,7 +28,7 @@ def request(command: str = "ADD", **config: object) -> Request:
 
 def attached(command: str = "ADD", **config: object) -> Attachment:
     plan = verbs.plan_link(request(command, **config), ROUTED, ADDRESSES)
-    return verbs.attachment_of(request(command, **config), plan, 7)
+    return verbs.attachment_of(request(command, **config), plan, 7, netns_cookie=4711)
 
 
 def test_a_host_end_is_named_by_its_attachment_within_the_kernels_15_characters() -> None:
