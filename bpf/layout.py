@@ -49,6 +49,7 @@ class SettingFlag(IntFlag):
     OVERLAY = 1
     BRIDGE = 2
     MASQUERADE = 4
+    LAYER3 = 8
 
 
 class WorkloadFlag(IntFlag):

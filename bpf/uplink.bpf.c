@@ -17,6 +17,11 @@
 
 #define PREFIX_OUR_NETWORK (PREFIX_REMOTE | PREFIX_LOCAL | PREFIX_NO_MASQUERADE)
 
+static bool is_layer3(const struct uplink *uplink)
+{
+	return uplink && (uplink->flags & UPLINK_LAYER3);
+}
+
 static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
@@ -26,7 +31,8 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	struct prefix *prefix;
 	struct address *addr;
 
-	if (!s || !uplink || parse(skb, p) || p->kind == KIND_ARP)
+	if (!s || !uplink || (is_layer3(uplink) ? parse_layer3(skb, p) : parse(skb, p)) ||
+	    p->kind == KIND_ARP)
 		return REASON_NOT_OURS;
 	addr = p->family == 4 ? &uplink->addr4 : &uplink->addr6;
 	/* Most of what leaves is the node's own, tunnels among it: no look-up for that. */
@@ -52,8 +58,14 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
+	u32 ifindex = skb->ifindex;
+	bool layer3;
 
-	if (!s || !(s->flags & SETTING_MASQUERADE) || parse(skb, p))
+	if (!s || !(s->flags & SETTING_MASQUERADE))
+		return REASON_NOT_OURS;
+	/* No look-up where every uplink has Ethernet. */
+	layer3 = (s->flags & SETTING_LAYER3) && is_layer3(uplinks.lookup(&ifindex));
+	if (layer3 ? parse_layer3(skb, p) : parse(skb, p))
 		return REASON_NOT_OURS;
 	if (p->kind == KIND_ICMP_ERROR)
 		return restore_error(skb, p);

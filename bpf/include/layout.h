@@ -23,6 +23,7 @@ enum setting_flag {
 	SETTING_OVERLAY = 1,	/* overlay_ifindex carries pods' traffic between nodes */
 	SETTING_BRIDGE = 2,	/* pods hang on a bridge: links see ARP, ND and flooded frames */
 	SETTING_MASQUERADE = 4, /* pods' traffic leaving through an uplink gets its address */
+	SETTING_LAYER3 = 8,	/* an uplink has no Ethernet header: its row says which */
 };
 
 struct settings {
@@ -285,7 +286,7 @@ enum reason {
 	REASON_TABLE_FULL = 27,
 	REASON_FLOODED = 28, /* a bridge's copy for another MAC */
 	REASON_HELPER_FAILED = 29,
-	REASON_PROTOCOL_UNKNOWN = 30, /* neither IP nor ARP, or tagged: nothing could judge it */
+	REASON_PROTOCOL_UNKNOWN = 30, /* nothing could judge it (not IP, tagged) or bring an answer back */
 	REASON_NO_SERVICE = 31,	      /* a Service range's address that no Service has */
 	REASON_NEIGHBOUR_SPOOFED = 32, /* ARP or ND that claims another's address or MAC */
 	REASON_TUNNEL_FORGED = 33,     /* a pod's packet to where nodes end their tunnels or ask */

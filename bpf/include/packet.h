@@ -46,7 +46,8 @@ struct packet {
 	u32 now;    /* jiffies */
 	u32 target; /* ifindex to be redirected to; 0: none */
 	__be32 fragment_id;
-	u16 l4;		 /* offset of the transport header */
+	u16 l3;		 /* offset of the network header */
+	u16 l4;		 /* of the transport header */
 	u16 end;	 /* of the network layer's payload */
 	u16 embedded_l4; /* offsets in an ICMP error */
 	__be16 vip_port;

@@ -77,26 +77,30 @@ static enum packet_kind icmp6_kind(u8 type)
 	return KIND_PLAIN;
 }
 
-/* The ports of the packet that an error embeds; false: too short, or of no protocol with ports. */
+/* The ports of the packet that an error embeds, where it has such; false: it is no flow's. */
 static bool parse_embedded_ports(struct __sk_buff *skb, struct packet *p)
 {
 	struct icmp_head head = {};
 
-	if (bpf_skb_load_bytes(skb, p->embedded_l4, &head, sizeof(head)))
-		return false;
 	switch (p->embedded.proto) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		p->embedded.sport = *(__be16 *)&head.type;
-		p->embedded.dport = head.checksum;
-		return true;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
+		break;
+	default:
+		return true;
+	}
+	if (bpf_skb_load_bytes(skb, p->embedded_l4, &head, sizeof(head)))
+		return false;
+	if (p->embedded.proto == IPPROTO_ICMP || p->embedded.proto == IPPROTO_ICMPV6) {
 		p->embedded.sport = p->embedded.dport = head.id;
 		return is_icmp_echo(p->embedded.proto, head.type);
 	}
-	return false;
+	p->embedded.sport = *(__be16 *)&head.type;
+	p->embedded.dport = head.checksum;
+	return true;
 }
 
 /* Too big, says a router of a datagram's first fragment: only that one has ports. */
@@ -204,20 +208,22 @@ static enum reason parse_transport(struct __sk_buff *skb, struct packet *p, void
 	return REASON_NONE;
 }
 
-static enum reason parse_ipv4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip)
+/* l3: offset of the network header, `ip`; a constant to the compiler, as in parse_ipv6. */
+static enum reason parse_ipv4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip, u32 l3)
 {
 	u32 header = ip->ihl * 4, total = BE16(ip->tot_len);
 	u16 fragment = BE16(ip->frag_off);
 
 	/* 0: a segment above 64 KiB (BIG TCP), as long as the buffer. */
 	if (!total)
-		total = skb->len - ETH_HLEN;
+		total = skb->len - l3;
 	if (ip->version != 4 || header < sizeof(*ip) || total < header ||
-	    ETH_HLEN + total > skb->len)
+	    l3 + total > skb->len)
 		return REASON_MALFORMED;
 	p->family = 4;
-	p->l4 = ETH_HLEN + header;
-	p->end = total > 0xfff0 ? 0xfffe : ETH_HLEN + total;
+	p->l3 = l3;
+	p->l4 = l3 + header;
+	p->end = total > 0xfff0 ? 0xfffe : l3 + total;
 	set_ipv4(&p->tuple.src, ip->saddr);
 	set_ipv4(&p->tuple.dst, ip->daddr);
 	p->tuple.proto = ip->protocol;
@@ -281,18 +287,20 @@ static enum reason skip_extensions(struct __sk_buff *skb, struct packet *p)
 	return REASON_MALFORMED;
 }
 
-static enum reason parse_ipv6(struct __sk_buff *skb, struct packet *p, struct ipv6hdr *ip)
+static enum reason parse_ipv6(struct __sk_buff *skb, struct packet *p, struct ipv6hdr *ip,
+			      u32 l3)
 {
 	u32 payload = BE16(ip->payload_len);
 	enum reason reason;
 
 	/* 0: a jumbogram (RFC 2675), as long as the buffer. */
 	if (!payload)
-		payload = skb->len - ETH_HLEN - sizeof(*ip);
-	if (ip->version != 6 || ETH_HLEN + sizeof(*ip) + payload > skb->len)
+		payload = skb->len - l3 - sizeof(*ip);
+	if (ip->version != 6 || l3 + sizeof(*ip) + payload > skb->len)
 		return REASON_MALFORMED;
 	p->family = 6;
-	p->l4 = ETH_HLEN + sizeof(*ip);
+	p->l3 = l3;
+	p->l4 = l3 + sizeof(*ip);
 	p->end = payload > 0xffa0 ? 0xfffe : p->l4 + payload;
 	set_ipv6(&p->tuple.src, &ip->saddr);
 	set_ipv6(&p->tuple.dst, &ip->daddr);
@@ -317,13 +325,29 @@ static enum reason parse(struct __sk_buff *skb, struct packet *p)
 	p->macs = *(struct macs *)eth;
 	switch (eth->h_proto) {
 	case BE16(ETH_P_IP):
-		return parse_ipv4(skb, p, (void *)(eth + 1));
+		return parse_ipv4(skb, p, (void *)(eth + 1), ETH_HLEN);
 	case BE16(ETH_P_IPV6):
 		eth = head_of(skb, ETH_HLEN + sizeof(struct ipv6hdr));
-		return eth ? parse_ipv6(skb, p, (void *)(eth + 1)) : REASON_MALFORMED;
+		return eth ? parse_ipv6(skb, p, (void *)(eth + 1), ETH_HLEN) : REASON_MALFORMED;
 	case BE16(ETH_P_ARP):
 		p->kind = KIND_ARP;
 		return REASON_NONE;
+	}
+	return REASON_PROTOCOL_UNKNOWN;
+}
+
+/* The same of a link without Ethernet, whose packets begin with the network header. */
+static enum reason parse_layer3(struct __sk_buff *skb, struct packet *p)
+{
+	void *ip;
+
+	switch (skb->protocol) {
+	case BE16(ETH_P_IP):
+		ip = head_of(skb, sizeof(struct iphdr));
+		return ip ? parse_ipv4(skb, p, ip, 0) : REASON_MALFORMED;
+	case BE16(ETH_P_IPV6):
+		ip = head_of(skb, sizeof(struct ipv6hdr));
+		return ip ? parse_ipv6(skb, p, ip, 0) : REASON_MALFORMED;
 	}
 	return REASON_PROTOCOL_UNKNOWN;
 }

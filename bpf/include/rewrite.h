@@ -105,8 +105,8 @@ static long rewrite_end(struct __sk_buff *skb, const struct packet *p, enum end 
 	}
 	checksum = checksum && !bare ? p->l4 + checksum : 0;
 	if (p->family == 4)
-		failed = store_ip4_checksum(skb, ETH_HLEN, change);
-	failed |= store_address(skb, p, ETH_HLEN + address_offset(p->family, end), change,
+		failed = store_ip4_checksum(skb, p->l3, change);
+	failed |= store_address(skb, p, p->l3 + address_offset(p->family, end), change,
 				checksum, flags);
 	if (failed || bare || !(icmp || proto == IPPROTO_TCP || proto == IPPROTO_UDP))
 		return failed;
@@ -156,8 +156,8 @@ static long rewrite_error(struct __sk_buff *skb, const struct packet *p, enum en
 	if (failed || !same_address(outer, change->old_addr))
 		return failed;
 	if (p->family == 4)
-		failed = store_ip4_checksum(skb, ETH_HLEN, change);
-	return failed | store_address(skb, p, ETH_HLEN + address_offset(p->family, end), change,
+		failed = store_ip4_checksum(skb, p->l3, change);
+	return failed | store_address(skb, p, p->l3 + address_offset(p->family, end), change,
 				      checksum, 0);
 }
 
