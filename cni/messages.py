@@ -48,6 +48,7 @@ _SKIP_STATISTICS = 1 << 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
+_RTA_METRICS, _RTAX_MTU = 8, 2
 _IPV6_ROUTE_METRIC = 1024  # IP6_RT_PRIO_USER, what the kernel gives a route without one
 _TABLE_MAIN, _UNICAST, _SCOPE_UNIVERSE, _SCOPE_LINK = 254, 1, 0, 253
 _PROTOCOL_STATIC = 4
@@ -87,7 +88,7 @@ def create(plan: LinkPlan, netns_fd: int, bridge_ifindex: int) -> list[Message]:
 
 
 def configure_pod(plan: LinkPlan, ifindex: int) -> list[Message]:
-    """The pod's side, whole: lo up, the interface up, addresses, neighbours, default routes."""
+    """The pod's side, whole: lo up, the interface up, addresses, neighbours, routes."""
     messages = [_up(1, "lo")]
     v6 = [one for one in plan.addresses if isinstance(one, IPv6Interface)]
     if v6:
@@ -98,7 +99,7 @@ def configure_pod(plan: LinkPlan, ifindex: int) -> list[Message]:
         messages.append(_address(ifindex, link_local(plan.pod_mac)))
     messages += [_address(ifindex, address) for address in plan.addresses]
     for gateway in plan.gateways:
-        messages += _default_route(plan, ifindex, gateway)
+        messages += _ways_out(plan, ifindex, gateway)
     return messages
 
 
@@ -222,11 +223,11 @@ def _address(ifindex: int, address: Interface, flags: int = CREATE | EXCLUSIVE) 
     return Message(f"add address {address}", Kind.NEWADDR, flags, body)
 
 
-def _default_route(plan: LinkPlan, ifindex: int, gateway: Address) -> list[Message]:
+def _ways_out(plan: LinkPlan, ifindex: int, gateway: Address) -> list[Message]:
     """Routed pods know their gateway by a permanent neighbour and reach it by a link route.
 
-    A container may have several interfaces: the first one's default stays in force. IPv4 appends
-    the later ones behind it; IPv6 would spread flows over equal ones, so theirs weigh more.
+    Where packets that leave the node must be smaller than the link's, the default route says how
+    small, and the node's own ranges have a route without a word of it.
     """
     messages: list[Message] = []
     if gateway in ROUTED_GATEWAYS:
@@ -236,12 +237,25 @@ def _default_route(plan: LinkPlan, ifindex: int, gateway: Address) -> list[Messa
         way = attribute(_RTA_DST, gateway.packed) + attribute(_RTA_OIF, ifindex)
         what = f"add route to the gateway {gateway}"
         messages.append(Message(what, Kind.NEWROUTE, CREATE | APPEND, header + way))
-    body = _route_header(gateway, 0, _PROTOCOL_STATIC, _SCOPE_UNIVERSE)
-    body += attribute(_RTA_GATEWAY, gateway.packed) + attribute(_RTA_OIF, ifindex)
+    for one in plan.local_ranges if plan.route_mtu_bytes else ():
+        if one.version == gateway.version:
+            header = _route_header(gateway, one.prefixlen, _PROTOCOL_STATIC, _SCOPE_UNIVERSE)
+            header += attribute(_RTA_DST, one.network_address.packed)
+            messages.append(_by_gateway(f"route to {one}", header, ifindex, gateway))
+    default = _route_header(gateway, 0, _PROTOCOL_STATIC, _SCOPE_UNIVERSE)
+    if plan.route_mtu_bytes:
+        default += nested(_RTA_METRICS, attribute(_RTAX_MTU, plan.route_mtu_bytes))
+    return [*messages, _by_gateway("default route", default, ifindex, gateway)]
+
+
+def _by_gateway(what: str, header: bytes, ifindex: int, gateway: Address) -> Message:
+    """A container may have several interfaces: the first one's route stays in force. IPv4 appends
+    the later ones behind it; IPv6 would spread flows over equal ones, so theirs weigh more.
+    """
+    body = header + attribute(_RTA_GATEWAY, gateway.packed) + attribute(_RTA_OIF, ifindex)
     if gateway.version == 6:
         body += attribute(_RTA_PRIORITY, _IPV6_ROUTE_METRIC + ifindex)
-    what = f"add default route by {gateway}"
-    return [*messages, Message(what, Kind.NEWROUTE, CREATE | APPEND, body)]
+    return Message(f"add {what} by {gateway}", Kind.NEWROUTE, CREATE | APPEND, body)
 
 
 def _host_route(plan: LinkPlan, ifindex: int, address: Address) -> Message:

@@ -35,6 +35,8 @@ class PodNetwork:
     sources: preferred source addresses of the node's traffic to its pods, at most one per family.
     heard_s: when the cluster was heard of last, in seconds since boot. Other nodes may still take
     an address that was released after that for its last pod, policies included: nobody gets it.
+    route_mtu_bytes: of packets that leave the node, where that is less than the link's; 0: it is
+    not.
     """
 
     ranges: tuple[Range, ...]
@@ -43,6 +45,7 @@ class PodNetwork:
     bridge: str = ""
     sources: tuple[Address, ...] = ()
     heard_s: float = math.inf
+    route_mtu_bytes: int = 0
 
 
 class Node(Protocol):

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from ipaddress import ip_interface
 
 from weft.cni.ipam import gateway_of
-from weft.cni.node import ROUTED_GATEWAYS, LinkMode, PodNetwork
+from weft.cni.node import ROUTED_GATEWAYS, LinkMode, PodNetwork, Range
 from weft.cni.results import AddResult, Interface, Link
 from weft.cni.spec import Address, Attachment, CniError, Code, Key, NetworkConfig, Request
 
@@ -22,6 +22,7 @@ class LinkPlan:
     """A veth pair before it exists. addresses and gateways pair up, one of each per family.
 
     In a bridge the addresses carry the range's prefix length; else they are /32 and /128.
+    local_ranges: what pods reach by a route of its own where route_mtu_bytes narrows the default.
     """
 
     host_ifname: str
@@ -34,6 +35,8 @@ class LinkPlan:
     addresses: tuple[Interface, ...]
     gateways: tuple[Address, ...]
     sources: tuple[Address, ...] = ()
+    route_mtu_bytes: int = 0
+    local_ranges: tuple[Range, ...] = ()
 
 
 def host_ifname(key: Key) -> str:
@@ -68,6 +71,8 @@ def plan_link(request: Request, network: PodNetwork, addresses: Sequence[Address
         addresses=tuple(_interface(one, network) for one in addresses),
         gateways=tuple(_gateway(one, network) for one in addresses),
         sources=network.sources,
+        route_mtu_bytes=network.route_mtu_bytes,
+        local_ranges=network.ranges if routed else (),
     )
 
 

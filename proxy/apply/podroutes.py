@@ -32,7 +32,7 @@ _IFF_UP = 1
 
 def repair(world: World) -> int:
     """Put back what is missing; how many routes that were. Raises OSError."""
-    if world.settings.mode is not Mode.VXLAN:
+    if world.settings.mode is Mode.BRIDGE:
         return 0
     with conversation() as netlink:
         have = settled(lambda: set(_routes(netlink)))

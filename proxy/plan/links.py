@@ -10,14 +10,8 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from weft.proxy.model.objects import Kind, Node
 from weft.proxy.model.world import Change, Mode, World
-from weft.proxy.plan.node import (
-    BRIDGE,
-    NEVER_UPLINKS,
-    OVERLAY,
-    gateways,
-    overlay_mtu_bytes,
-    pod_mtu_bytes,
-)
+from weft.proxy.plan.mtu import alters_tunnels, overlay_mtu_bytes, pod_mtu_bytes
+from weft.proxy.plan.node import BRIDGE, NEVER_UPLINKS, OVERLAY, gateways
 from weft.proxy.plan.rows import Planner, Row
 
 Interface = IPv4Interface | IPv6Interface
@@ -82,7 +76,7 @@ def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
         return _all_keys(after)
     if change.kind is Kind.NODE and before.own_node() != after.own_node():
         return _all_keys(after)
-    return ()
+    return (OVERLAY,) if alters_tunnels(change, before, after) else ()
 
 
 def _all_keys(world: World) -> Iterable[Hashable]:

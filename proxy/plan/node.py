@@ -1,4 +1,4 @@
-"""Owns what follows from Node objects: gateways, underlay addresses, the MTU of pods.
+"""Owns what follows from Node objects: gateways, underlay addresses, the link that carries them.
 
 Asked by other planners and by the CNI side; yields no rows of its own.
 """
@@ -7,17 +7,12 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 
 from weft.proxy.model.objects import Address, Link, Network, Node
-from weft.proxy.model.world import World
+from weft.proxy.model.world import Mode, World
 
 OVERLAY = "weft.vx"
 BRIDGE = "weft0"
 NEVER_UPLINKS = frozenset((OVERLAY, BRIDGE, "lo"))
 """Links that nothing leaves the node by, even where the node's InternalIP is on them."""
-
-# Until netlink has told the underlay's own: Ethernet's.
-DEFAULT_MTU_BYTES = 1500
-# Outer IP, UDP, VXLAN and the inner Ethernet header (RFC 7348).
-_VXLAN_BYTES = {4: 50, 6: 70}
 
 
 def pod_cidr(node: Node | None, version: int) -> Network | None:
@@ -57,45 +52,43 @@ def host_sources(world: World) -> tuple[Address, ...]:
 
     A server on the node that listens on every address answers from what the route says; a pod that
     dialled the InternalIP by UDP takes an answer from there only. Where no link holds an
-    InternalIP, the gateway address: a route cannot name an address that is not the node's.
+    InternalIP, the gateway address, which the overlay or the bridge holds: a route cannot name an
+    address that is not the node's.
     """
-    own = world.own_node()
-    held = {address for link in world.links() for address in link.addresses}
-    wanted = [a for a in (own.addresses if own is not None else ()) if a in held]
-    wanted += [address for address, _ in gateways(own)]
+    wanted = list(_held_internal_ips(world))
+    if world.settings.has_overlay or world.settings.mode is Mode.BRIDGE:
+        wanted += [address for address, _ in gateways(world.own_node())]
     found = (next((a for a in wanted if a.version == version), None) for version in (4, 6))
     return tuple(address for address in found if address is not None)
 
 
-def underlay_link(world: World) -> Link | None:
-    """The link that carries the tunnel: it holds the own node's first underlay address.
+def internal_source(world: World, version: int) -> Address | None:
+    """The node's InternalIP of one IP version, if a link holds it."""
+    return next((a for a in _held_internal_ips(world) if a.version == version), None)
 
-    Where that address is on the loopback (routed to the node), the link of a default route.
+
+def _held_internal_ips(world: World) -> Iterable[Address]:
+    own = world.own_node()
+    held = {address for link in world.links() for address in link.addresses}
+    return (a for a in (own.addresses if own is not None else ()) if a in held)
+
+
+def underlay_link(world: World, version: int | None = None) -> Link | None:
+    """The link that carries the tunnels of one IP version: it holds the node's InternalIP of it.
+
+    version None: of the node's first. Where that address is on the loopback (routed to the node),
+    the link of a default route.
     """
     own = world.own_node()
     address = underlay(own, None) if own is not None else None
+    if own is not None and version is not None:
+        address = next((a for a in own.addresses if a.version == version), None)
     ranked = sorted(
         (address not in link.addresses, link.ifindex, link.name)
         for link in world.links()
         if link.name not in NEVER_UPLINKS and (address in link.addresses or link.default_route)
     )
     return world.link(ranked[0][-1]) if ranked else None
-
-
-def overlay_mtu_bytes(world: World) -> int:
-    """The largest inner packet: beyond it the kernel drops without a word."""
-    link, own = underlay_link(world), world.own_node()
-    address = underlay(own, None) if own is not None else None
-    outer = link.mtu_bytes if link is not None else DEFAULT_MTU_BYTES
-    return outer - _VXLAN_BYTES[address.version if address is not None else 4]
-
-
-def pod_mtu_bytes(world: World) -> int:
-    """The MTU of pods' links, on both ends."""
-    if world.settings.has_overlay:
-        return overlay_mtu_bytes(world)
-    link = underlay_link(world)
-    return link.mtu_bytes if link is not None else DEFAULT_MTU_BYTES
 
 
 def covering(network: Network) -> Iterable[Network]:

@@ -11,7 +11,8 @@ from typing import cast
 from weft.bpf.layout import UNSPECIFIED, Prefix, PrefixFlag
 from weft.proxy.model.objects import Kind, Network, Node, Record
 from weft.proxy.model.world import Change, World
-from weft.proxy.plan.node import covering, underlay
+from weft.proxy.plan.node import covering
+from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
 from weft.proxy.plan.rows import Planner, Row, prefix_key
 
 # ::ffff:0:0/96, IPv4's root, must be a row of its own: ::/0 would cover it.
@@ -31,7 +32,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     network = cast(IPv4Network | IPv6Network, key)
     node = claimant(world, network)
     if node is not None:
-        yield Row("prefixes", prefix_key(network), _pod_prefix(world, node).pack())
+        yield Row("prefixes", prefix_key(network), _pod_prefix(world, node, network).pack())
     elif network in ROOTS or (
         network in world.settings.never_masquerade and not _inside_pod_cidr(world, network)
     ):
@@ -40,12 +41,18 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags, 0).pack())
 
 
-def _pod_prefix(world: World, node: Node) -> Prefix:
-    """A remote podCIDR whose node has no InternalIP leads nowhere, but is still not the world's."""
+def _pod_prefix(world: World, node: Node, network: Network) -> Prefix:
+    """A remote podCIDR that leads nowhere is still not the world's."""
     if node.ref.name == world.settings.node:
         return Prefix(UNSPECIFIED, PrefixFlag.LOCAL | _POD, 0)
-    end = underlay(node, world.own_node())
-    return Prefix(end or UNSPECIFIED, PrefixFlag.REMOTE | _POD, 0)
+    flags = PrefixFlag.REMOTE | _POD
+    match reach(world, node, network.version):
+        case Direct(next_hop, _, ifindex):
+            return Prefix(next_hop, flags | PrefixFlag.DIRECT, ifindex)
+        case Tunnel(end):
+            return Prefix(end, flags, 0)
+        case _:
+            return Prefix(UNSPECIFIED, flags, 0)
 
 
 def _inside_pod_cidr(world: World, network: Network) -> bool:
@@ -54,21 +61,16 @@ def _inside_pod_cidr(world: World, network: Network) -> bool:
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
+    if alters_every_reach(change, before, after):
+        return {*_all_keys(before), *_all_keys(after)}
     if change.kind is not Kind.NODE:
         return ()
     cidrs = {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
-    if _families(before.own_node()) != _families(after.own_node()):
-        return {*_all_keys(before), *_all_keys(after)}
     return cidrs | {n for n in after.settings.never_masquerade if not cidrs.isdisjoint(covering(n))}
 
 
 def _pod_cidrs(record: Record | None) -> tuple[Network, ...]:
     return record.pod_cidrs if isinstance(record, Node) else ()
-
-
-def _families(node: Node | None) -> set[int]:
-    """What the own node contributes to the choice of underlay addresses."""
-    return {a.version for a in node.addresses} if node is not None else set()
 
 
 def _all_keys(world: World) -> Iterable[Hashable]:

@@ -11,22 +11,33 @@ from typing import cast
 
 from weft.proxy.model.objects import Address, Kind, Network, Node, Record
 from weft.proxy.model.world import Change, Mode, World
-from weft.proxy.plan.node import BRIDGE, OVERLAY, gateway, gateways, host_sources, pod_cidr
+from weft.proxy.plan.node import (
+    BRIDGE,
+    OVERLAY,
+    gateway,
+    gateways,
+    host_sources,
+    internal_source,
+    pod_cidr,
+)
 from weft.proxy.plan.nodes import claimant
+from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
 from weft.proxy.plan.rows import Planner, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`prefix dev device src source`: the node reaches remote pods with its gateway address, its
-    own with an InternalIP.
+    """`prefix via via dev device src source`: through a tunnel the node reaches remote pods with
+    its gateway address, else pods with an InternalIP.
 
-    source None: the node has no address to name in this family, the kernel chooses.
+    source None: the node has no address to name in this family, the kernel chooses. via None: on
+    the device itself.
     """
 
     prefix: Network
     device: str
     source: Address | None
+    via: Address | None = None
 
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
@@ -38,17 +49,26 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         if settings.mode is Mode.BRIDGE:
             source = next((a for a in host_sources(world) if a.version == prefix.version), None)
             yield Row("routes", prefix, Route(prefix, BRIDGE, source))
-    elif settings.has_overlay:
-        source = gateway(pod_cidr(world.own_node(), prefix.version))
-        yield Row("routes", prefix, Route(prefix, OVERLAY, source))
+    elif (route := _remote(world, node, prefix)) is not None:
+        yield Row("routes", prefix, route)
+
+
+def _remote(world: World, node: Node, prefix: Network) -> Route | None:
+    match reach(world, node, prefix.version):
+        case Direct(next_hop, device, _):
+            source = internal_source(world, prefix.version)
+            return Route(prefix, device, source, next_hop)
+        case Tunnel():
+            source = gateway(pod_cidr(world.own_node(), prefix.version))
+            return Route(prefix, OVERLAY, source)
+        case _:
+            return None
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
-    if change.kind is Kind.LINK and host_sources(before) != host_sources(after):
-        return _all_keys(after)
-    if change.kind is not Kind.NODE:
+    if change.kind not in (Kind.LINK, Kind.NODE):
         return ()
-    if _sources(before) != _sources(after):
+    if _sources(before) != _sources(after) or alters_every_reach(change, before, after):
         return {*_all_keys(before), *_all_keys(after)}
     return {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
 

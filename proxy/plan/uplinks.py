@@ -1,6 +1,7 @@
 """Owns the uplinks table: the links that lead outside and the addresses to leave with.
 
-A key is a link's name. An uplink holds an InternalIP of the own node or a default route.
+A key is a link's name. An uplink holds an InternalIP of the own node, a network with one inside, or
+a default route.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -17,7 +18,12 @@ def is_uplink(world: World, link: Link) -> bool:
     """Whether pods' traffic to the outside may leave by `link`."""
     if link.name in NEVER_UPLINKS:
         return False
-    return link.default_route or not set(_internal_ips(world)).isdisjoint(link.addresses)
+    ours = _internal_ips(world)
+    return (
+        link.default_route
+        or not set(ours).isdisjoint(link.addresses)
+        or any(address in network for network in link.networks for address in ours)
+    )
 
 
 def leaving_address(world: World, link: Link, version: int) -> Address | None:

@@ -102,7 +102,8 @@ def _prefixes(plan: Plan, world: World) -> Lines:
         key, row = PrefixKey.unpack(packed), Prefix.unpack(value)
         length = key.prefix_len - (96 if key.addr.version == 4 else 0)
         words = [flag.name.lower() for flag in PrefixFlag if flag & row.flags and flag.name]
-        lines[str(ip_network((key.addr, length)))] = " ".join([*words, *_address(row.node)])
+        link = [f"link {row.ifindex}"] if row.ifindex else []
+        lines[str(ip_network((key.addr, length)))] = " ".join([*words, *_address(row.node), *link])
     return lines
 
 
@@ -148,7 +149,10 @@ def _links(plan: Plan, world: World) -> Lines:
 
 def _routes(plan: Plan, world: World) -> Lines:
     rows = [cast(Route, value) for _, value in _rows(plan, "routes")]
-    return {str(row.prefix): f"dev {row.device} src {row.source}" for row in rows}
+    return {
+        str(row.prefix): f"{f'via {row.via} ' if row.via else ''}dev {row.device} src {row.source}"
+        for row in rows
+    }
 
 
 def _hooks(plan: Plan, world: World) -> Lines:

@@ -6,7 +6,7 @@ Only the tables that a step names are compared; after every step the law is chec
 """
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,15 @@ def moves(step: Mapping[str, Any]) -> Iterator[Move]:
 
 
 def link(said: Mapping[str, Any]) -> Link:
-    addresses = tuple(map(parse_address, said.get("addresses", ())))
-    mtu_bytes = said.get("mtu", 1500)
+    """Addresses that are written with a prefix length give the link its networks."""
+    written = said.get("addresses", ())
     return Link(
-        said["name"], said["ifindex"], mtu_bytes, addresses, said.get("default_route", False)
+        said["name"],
+        said["ifindex"],
+        said.get("mtu", 1500),
+        addresses=tuple(ip_interface(text).ip for text in written),
+        default_route=said.get("default_route", False),
+        networks=tuple(ip_interface(text).network for text in written if "/" in text),
     )
 
 

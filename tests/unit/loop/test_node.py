@@ -113,7 +113,7 @@ def test_the_network_follows_the_nodes_prefixes() -> None:
         await bench.turned()
         network = node.network()
         assert (network.ranges, network.mode) == (ranges, LinkMode.ROUTED)
-        assert network.mtu_bytes == 1450
+        assert (network.mtu_bytes, network.route_mtu_bytes) == (1500, 0)
 
     play(story)
 

@@ -29,7 +29,7 @@ from weft.proxy.plan.rows import Planner
 
 MOVED_BY = {
     services.PLANNER: (Kind.SERVICE, Kind.SLICE),
-    nodes.PLANNER: (Kind.NODE,),
+    nodes.PLANNER: (Kind.NODE, Kind.LINK),
     settings_row.PLANNER: (Kind.NODE, Kind.LINK),
     uplinks.PLANNER: (Kind.NODE, Kind.LINK),
     links.PLANNER: (Kind.NODE, Kind.LINK),

@@ -8,15 +8,9 @@ from hypothesis import strategies as st
 
 from tests.unit.plan.law import change
 from weft.proxy.model.objects import Kind, Link, Node, Ref
-from weft.proxy.model.world import Mode, Settings, World
+from weft.proxy.model.world import Settings, World
 from weft.proxy.plan.links import overlay_mac
-from weft.proxy.plan.node import (
-    gateway,
-    overlay_mtu_bytes,
-    pod_mtu_bytes,
-    underlay,
-    underlay_link,
-)
+from weft.proxy.plan.node import gateway, underlay, underlay_link
 
 V4, V6 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
 VXLAN = Settings("n1")
@@ -80,21 +74,6 @@ def test_both_ends_of_a_tunnel_choose_one_family(
     ends = underlay(there, here), underlay(here, there)
     if set(one) & set(other):
         assert len({end.version for end in ends if end is not None}) == 1
-
-
-@pytest.mark.parametrize(("address", "overhead_bytes"), [(V4, 50), (V6, 70)])
-def test_the_overlay_takes_what_the_underlay_leaves(address: object, overhead_bytes: int) -> None:
-    own = node(str(address))
-    link = Link("eth0", 2, 9000, own.addresses)
-    assert overlay_mtu_bytes(world_of(own, link)) == 9000 - overhead_bytes
-    assert overlay_mtu_bytes(world_of(own)) == 1500 - overhead_bytes
-
-
-def test_without_an_overlay_pods_have_the_underlays_mtu() -> None:
-    own, direct = node("192.0.2.1"), Settings("n1", mode=Mode.BRIDGE, overlay=False)
-    link = Link("eth0", 2, 9000, own.addresses)
-    assert pod_mtu_bytes(world_of(own, link, of=direct)) == 9000
-    assert pod_mtu_bytes(world_of(own, link)) == 8950
 
 
 def test_an_internal_ip_on_the_loopback_is_reached_by_the_default_route() -> None:

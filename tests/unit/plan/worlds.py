@@ -31,8 +31,11 @@ NAMES = ("a", "b", "c")
 PORT_NAMES = ("", "web")
 VIPS = tuple(map(ip_address, ("10.96.0.1", "10.96.0.2", "fd00:96::1")))
 POD_IPS = tuple(map(ip_address, ("10.244.1.5", "10.244.1.6", "10.244.2.5", "fd00:1::5")))
-NODE_IPS = tuple(map(ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1")))
+NODE_IPS = tuple(
+    map(ip_address, ("192.0.2.1", "192.0.2.2", "198.51.100.1", "2001:db8::1", "2001:db8::2"))
+)
 POD_CIDRS = tuple(map(ip_network, ("10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64")))
+NETWORKS = tuple(map(ip_network, ("192.0.2.0/24", "192.0.2.1/32", "192.0.2.0/31", "2001:db8::/64")))
 LINKS = ("eth0", "eth1", "lo", OVERLAY, BRIDGE)
 NEVER = tuple(map(ip_network, ("10.0.0.0/8", "10.244.1.0/26", "fd00:1::/64", "::/0")))
 
@@ -105,7 +108,8 @@ def links(draw: st.DrawFn) -> Move:
     name = draw(st.sampled_from(LINKS))
     ifindex = draw(st.integers(1, 2)) * 10 + LINKS.index(name)
     mtu = draw(st.sampled_from((1500, 9000)))
-    record = Link(name, ifindex, mtu, draw(some(NODE_IPS)), draw(st.booleans()))
+    networks = tuple(draw(st.lists(st.sampled_from(NETWORKS), max_size=2, unique=True)))
+    record = Link(name, ifindex, mtu, draw(some(NODE_IPS)), draw(st.booleans()), networks)
     return Kind.LINK, name, draw(st.sampled_from((record, record, None)))
 
 
