@@ -15,6 +15,7 @@
 #include "rewrite.h"
 #include "translate.h"
 #include "deliver.h"
+#include "reach.h"
 #include "leave.h"
 
 #define TUNNEL_HOPS 64
@@ -34,6 +35,7 @@ static bool tunnel_source(struct __sk_buff *skb, const struct settings *s, struc
 	return key.tunnel_id == s->overlay_vni;
 }
 
+/* The row of a peer that is reached without a tunnel names the node too: it may not know yet. */
 static bool owns_source(struct packet *p, const struct address *node)
 {
 	struct prefix *prefix = prefix_of(&p->tuple.src);
@@ -41,41 +43,26 @@ static bool owns_source(struct packet *p, const struct address *node)
 	return prefix && (prefix->flags & PREFIX_REMOTE) && same_address(&prefix->node, node);
 }
 
-/* Another node's packet for a pod of this one, `dst`. */
-static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
-			     const struct workload *dst)
+/* Back from the hold link it has no tunnel's key any more: it was proven before it went there. */
+static bool is_proven(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
-	enum flow_path path = dst->flags & WORKLOAD_NO_REDIRECT ? PATH_STACK : PATH_OVERLAY;
-	struct flow *flow = 0;
-	enum reason reason;
+	struct address node = {};
 
-	if (p->kind == KIND_ICMP_ERROR)
-		flow = find_related(p, s);
-	if (!flow)
-		flow = find_flow(p, s);
-	if (flow)
-		path = flow->path;
-	reason = admit(p, s, flow, 0, dst, path, 0);
-	if (reason)
-		return reason;
-	/* What takes the stack gets its VIP back in to_pod. */
-	if (path == PATH_STACK || !fits(skb, dst->ifindex))
-		return REASON_STACK;
-	if (flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
-		reason = restore_vip(skb, p, flow);
-	return reason ? reason : into_pod(skb, p, dst);
+	if (tunnel_source(skb, s, &node))
+		return owns_source(p, &node);
+	return p->was_held && is_unset(&node);
 }
 
 static enum reason handle_from_overlay(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
 	enum reason reason = parse(skb, p);
-	struct address node;
 	struct workload *dst;
 
+	take_up(skb, p);
 	if (reason)
 		return reason;
-	if (!s || p->kind == KIND_ARP || !tunnel_source(skb, s, &node) || !owns_source(p, &node))
+	if (!s || p->kind == KIND_ARP || !is_proven(skb, p, s))
 		return REASON_OVERLAY_SOURCE;
 	/* The sender knew no MAC of ours: the frame counts as another host's until said otherwise. */
 	if (receive(skb))
@@ -85,8 +72,8 @@ static enum reason handle_from_overlay(struct __sk_buff *skb, struct packet *p)
 	dst = workloads.lookup(&p->tuple.dst);
 	if (!dst)
 		return REASON_NO_WORKLOAD;
-	reason = know_fragment(p);
-	return reason ? reason : reach_pod(skb, p, s, dst);
+	p->hold = s->hold_to_pod;
+	return reach_pod(skb, p, s, dst, PATH_OVERLAY);
 }
 
 static long set_tunnel(struct __sk_buff *skb, const struct settings *s, const struct address *node)

@@ -13,6 +13,8 @@
 #include "flow.h"
 #include "rewrite.h"
 #include "masquerade.h"
+#include "deliver.h"
+#include "reach.h"
 #include "leave.h"
 
 #define PREFIX_OUR_NETWORK (PREFIX_REMOTE | PREFIX_LOCAL | PREFIX_NO_MASQUERADE)
@@ -55,17 +57,43 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	return masquerade(skb, p, s, addr);
 }
 
+/*
+ * For a pod of this node. Another node's pods come this way if it is on this link; what comes from
+ * elsewhere in the world is the stack's to hand on.
+ */
+static enum reason arrive(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			  const struct workload *dst)
+{
+	struct prefix *from = prefix_of(&p->tuple.src);
+
+	if (!from || !(from->flags & PREFIX_REMOTE))
+		return REASON_NOT_OURS;
+	if (!is_way_of(from, skb->ifindex, s))
+		return REASON_SOURCE_SPOOFED;
+	/* A switch's copy for another host; or a router brought it, as the operator wants. */
+	if (skb->pkt_type != PACKET_HOST || !(from->flags & PREFIX_DIRECT))
+		return REASON_NOT_OURS;
+	return reach_pod(skb, p, s, dst, PATH_DIRECT);
+}
+
 static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
 	u32 ifindex = skb->ifindex;
+	struct workload *dst;
 	bool layer3;
 
-	if (!s || !(s->flags & SETTING_MASQUERADE))
+	if (!s)
 		return REASON_NOT_OURS;
 	/* No look-up where every uplink has Ethernet. */
 	layer3 = (s->flags & SETTING_LAYER3) && is_layer3(uplinks.lookup(&ifindex));
+	take_up(skb, p);
 	if (layer3 ? parse_layer3(skb, p) : parse(skb, p))
+		return REASON_NOT_OURS;
+	dst = layer3 ? 0 : workloads.lookup(&p->tuple.dst);
+	if (dst)
+		return arrive(skb, p, s, dst);
+	if (!(s->flags & SETTING_MASQUERADE))
 		return REASON_NOT_OURS;
 	if (p->kind == KIND_ICMP_ERROR)
 		return restore_error(skb, p);
@@ -84,4 +112,55 @@ int from_uplink(struct __sk_buff *skb)
 	struct packet *p = packet_begin(DIRECTION_FROM_UPLINK);
 
 	return p ? leave(skb, p, handle_from_uplink(skb, p)) : TC_ACT_SHOT;
+}
+
+/* Whether a masqueraded pod's answer is under way here, as far as is known. */
+static bool is_for_pod(struct packet *p)
+{
+	struct snat *arriving = snat.lookup(&p->tuple);
+
+	return arriving && !is_itself(arriving, &p->tuple.dst, p->tuple.dport);
+}
+
+/* The copy of a later fragment from outside: back to the uplink that took it, if a pod's. */
+static enum reason return_copy(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	struct fragment_key key;
+	struct held *held;
+
+	p->is_copy = 1;
+	hold_key(p, true, &key);
+	held = holds.lookup(&key);
+	if (!held)
+		return REASON_FRAGMENT_UNKNOWN;
+	if (!know_fragment(p))
+		return is_for_pod(p) ? once_more(skb, p, held->ifindex) : REASON_FRAGMENT_UNKNOWN;
+	p->hold = s->hold_to_pod;
+	return REASON_FRAGMENT_UNKNOWN;
+}
+
+/* What came for a pod and was held comes by its link once more: another node's by what leads to
+ * that node. */
+static enum reason handle_held_to_pod(struct __sk_buff *skb, struct packet *p)
+{
+	struct settings *s = settings_row();
+	enum reason reason = parse_held(skb, p);
+	struct prefix *prefix;
+
+	if (reason)
+		return reason;
+	if (!s)
+		return REASON_HELPER_FAILED;
+	prefix = prefix_of(&p->tuple.src);
+	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
+		return return_copy(skb, p, s);
+	return once_more(skb, p, prefix->flags & PREFIX_DIRECT ? prefix->ifindex
+							       : s->overlay_ifindex);
+}
+
+int held_to_pod(struct __sk_buff *skb)
+{
+	struct packet *p = packet_begin(DIRECTION_HELD);
+
+	return p ? leave(skb, p, handle_held_to_pod(skb, p)) : TC_ACT_SHOT;
 }

@@ -20,50 +20,75 @@
 #include "leave.h"
 
 /*
- * To a node's end of the overlay: masqueraded it would come from this node, and its inner source
- * could be any pod of this node. Pods' own tunnels among each other stay inside the overlay.
+ * To where nodes end their tunnels, or ask each other whose an address is: masqueraded it would
+ * come from this node, and its inner source could be any pod of this node. Pods' own tunnels among
+ * each other stay inside the overlay.
  */
 static bool is_forged_tunnel(const struct packet *p, const struct settings *s)
 {
-	return (s->flags & SETTING_OVERLAY) && p->tuple.proto == IPPROTO_UDP &&
-	       p->tuple.dport == s->overlay_port;
+	return p->tuple.proto == IPPROTO_UDP && p->tuple.dport &&
+	       (p->tuple.dport == s->overlay_port || p->tuple.dport == s->ask_port);
 }
 
-/* The way of a flow's first packet; PATH_NONE: there is none, *why says so. */
+/*
+ * The way to p->tuple's destination: the local pod `dst`, or else in the range `to`. PATH_NONE:
+ * there is none, *why says so.
+ */
 static enum flow_path choose_path(const struct packet *p, const struct settings *s,
 				  const struct workload *src, const struct workload *dst,
-				  enum reason *why)
+				  const struct prefix *to, enum reason *why)
 {
-	struct prefix *prefix;
-	u32 flags;
+	u32 flags = to ? to->flags : 0;
 
 	if (dst)
 		return (src->flags | dst->flags) & WORKLOAD_NO_REDIRECT ? PATH_STACK
 									: PATH_REDIRECT;
-	prefix = prefix_of(&p->tuple.dst);
-	flags = prefix ? prefix->flags : 0;
-	if (flags & PREFIX_REMOTE)
-		return (s->flags & SETTING_OVERLAY) && !(src->flags & WORKLOAD_NO_REDIRECT)
-			       ? PATH_OVERLAY
-			       : PATH_STACK;
+	if (flags & PREFIX_REMOTE) {
+		if (src->flags & WORKLOAD_NO_REDIRECT)
+			return PATH_STACK;
+		if (flags & PREFIX_DIRECT)
+			return PATH_DIRECT;
+		return s->flags & SETTING_OVERLAY ? PATH_OVERLAY : PATH_STACK;
+	}
 	*why = REASON_NO_WORKLOAD;
 	if ((flags & PREFIX_LOCAL) && !is_own_gateway(s, &p->tuple.dst))
 		return PATH_NONE;
-	*why = REASON_OVERLAY_SOURCE;
+	*why = REASON_TUNNEL_FORGED;
 	if (is_forged_tunnel(p, s))
 		return PATH_NONE;
 	*why = REASON_NO_SERVICE;
 	return flags & PREFIX_SERVICE ? PATH_NONE : PATH_STACK;
 }
 
-static enum reason go(struct __sk_buff *skb, struct packet *p, const struct settings *s,
-		      const struct workload *dst, enum flow_path path)
+/* Ways between nodes come and go; the next hop of a direct one is looked up anyway. */
+static bool is_standing(const struct settings *s, enum flow_path path)
 {
-	if (path == PATH_REDIRECT)
+	if (path == PATH_OVERLAY)
+		return s->flags & SETTING_OVERLAY;
+	return path != PATH_NONE && path != PATH_DIRECT;
+}
+
+static enum reason go(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+		      const struct workload *dst, const struct prefix *to, enum flow_path path)
+{
+	if (path == PATH_REDIRECT || path == PATH_HAIRPIN)
 		return dst ? into_pod(skb, p, dst) : REASON_NO_WORKLOAD;
 	if (path == PATH_OVERLAY)
 		return into_overlay(skb, p, s);
+	if (path == PATH_DIRECT && to)
+		return into_neighbour(skb, p, to);
 	return REASON_STACK;
+}
+
+/* A pod that reaches itself is the end that answers; the one that asks bears the node's address. */
+static enum reason admit_hairpin(struct packet *p, const struct settings *s, struct flow *flow,
+				 const struct workload *pod)
+{
+	bool reply = flow && is_reply(p, flow);
+	const struct workload *src = reply ? pod : 0, *dst = reply ? 0 : pod;
+
+	asm volatile("" : "+r"(src), "+r"(dst));
+	return admit(p, s, flow, src, dst, PATH_HAIRPIN, 0);
 }
 
 /* What goes to its client through the stack gets its VIP back in to_pod, which must know the flow. */
@@ -80,33 +105,36 @@ static enum reason translate_packet(struct __sk_buff *skb, struct packet *p,
 static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			   struct flow *flow, const struct workload *src)
 {
-	enum flow_path path = flow ? flow->path : PATH_NONE;
+	enum flow_path path = p->hairpin ? PATH_HAIRPIN : flow ? flow->path : PATH_NONE;
 	const struct workload *dst = 0;
+	const struct prefix *to = 0;
 	enum reason reason = REASON_NONE;
+	bool hairpin = path == PATH_HAIRPIN;
 
-	if (flow && (flow->flags & FLOW_HAIRPIN))
-		p->hairpin = 1;
-	if (p->hairpin) {
-		path = PATH_REDIRECT;
-		dst = src;
-	} else {
-		if (path == PATH_NONE || path == PATH_REDIRECT)
-			dst = workloads.lookup(&p->tuple.dst);
-		if (path == PATH_NONE)
-			path = choose_path(p, s, src, dst, &reason);
+	if (path == PATH_NONE || path == PATH_REDIRECT)
+		dst = workloads.lookup(&p->tuple.dst);
+	if (flow && dst && !is_held_by(p, flow, dst, false)) {
+		flow = 0;
+		path = PATH_NONE;
+	}
+	if (!is_standing(s, path)) {
+		to = dst ? 0 : prefix_of(&p->tuple.dst);
+		path = choose_path(p, s, src, dst, to, &reason);
 		if (path == PATH_NONE)
 			return reason;
+		if (flow && flow->path != path)
+			flow->path = path;
 	}
 	if (path == PATH_REDIRECT && dst && !fits(skb, dst->ifindex))
 		path = PATH_STACK;
-	reason = admit(p, s, flow, src, dst, path, 0);
+	reason = hairpin ? admit_hairpin(p, s, flow, src) : admit(p, s, flow, src, dst, path, 0);
 	if (!reason)
 		reason = remember_choice(p);
 	if (!reason)
 		reason = translate_packet(skb, p, flow, path);
 	if (reason)
 		return reason;
-	reason = go(skb, p, s, dst, path);
+	reason = go(skb, p, s, hairpin ? src : dst, to, path);
 	if (flow && !p->translated && !(flow->flags & FLOW_TRANSLATED))
 		note(skb, p, reason, dst);
 	return reason;
@@ -139,19 +167,14 @@ static bool is_dialled_anew(const struct packet *p, const struct flow *flow)
 static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *src)
 {
-	struct flow *flow = 0;
+	struct flow *flow = find_any(p, s, src, true);
 
-	/* An error that a pod sends for another is nobody's but its own. */
-	if (p->kind == KIND_ICMP_ERROR && same_address(&p->embedded.dst, &p->tuple.src))
-		flow = find_related(p, s);
-	if (!flow)
-		flow = find_flow(p, s);
 	if (!flow || may_be_for_vip(p, flow)) {
 		if (translate(p, s))
 			return refuse(skb, p, src);
 		/* A new choice starts a new flow, whatever was between the same ends before. */
 		if (p->translated)
-			flow = p->backend ? 0 : find_flow(p, s);
+			flow = p->backend ? 0 : find_own(p, s, src, !p->hairpin);
 	}
 	if (flow && is_dialled_anew(p, flow))
 		flow = 0;
@@ -164,6 +187,7 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 	enum reason reason = parse(skb, p);
 	struct workload *src;
 
+	take_up(skb, p);
 	if (reason)
 		return reason;
 	if (p->kind == KIND_ARP)
@@ -180,6 +204,7 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 	src = workloads.lookup(&p->tuple.src);
 	if (!owns(skb, p, src))
 		return REASON_SOURCE_SPOOFED;
+	p->hold = s->hold_from_pod;
 	reason = know_fragment(p);
 	return reason ? reason : leave_pod(skb, p, s, src);
 }
@@ -207,17 +232,16 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 			     const struct workload *dst)
 {
 	bool own_node = is_own_node(skb, p);
-	struct flow *flow = 0;
+	struct flow *flow = find_any(p, s, dst, false);
+	const struct workload *src = flow ? 0 : workloads.lookup(&p->tuple.src);
 	enum reason reason;
 
-	if (p->kind == KIND_ICMP_ERROR)
-		flow = find_related(p, s);
-	if (!flow)
-		flow = find_flow(p, s);
 	/* Flows between pods come by the stack only where a link was too small for a packet. */
 	if (!own_node && (!flow || flow->path != PATH_STACK) && is_forged(skb, p, s))
 		return REASON_SOURCE_SPOOFED;
-	reason = admit(p, s, flow, 0, dst, PATH_STACK, own_node ? FLOW_OWN_NODE : 0);
+	/* In a connection's middle the node may be whom the pod has called. */
+	own_node = own_node && !is_midstream(p);
+	reason = admit(p, s, flow, src, dst, PATH_STACK, own_node ? FLOW_OWN_NODE : 0);
 	if (!reason && flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
 		reason = restore_vip(skb, p, flow);
 	return reason ? reason : REASON_STACK;
@@ -263,4 +287,23 @@ int to_pod(struct __sk_buff *skb)
 	struct packet *p = packet_begin(DIRECTION_TO_POD);
 
 	return p ? leave(skb, p, handle_to_pod(skb, p)) : TC_ACT_SHOT;
+}
+
+/* What a pod sent and its program held comes by the pod's link once more, to be proven again. */
+static enum reason handle_held_from_pod(struct __sk_buff *skb, struct packet *p)
+{
+	enum reason reason = parse_held(skb, p);
+	struct workload *src;
+
+	if (reason)
+		return reason;
+	src = workloads.lookup(&p->tuple.src);
+	return src ? once_more(skb, p, src->ifindex) : REASON_NO_WORKLOAD;
+}
+
+int held_from_pod(struct __sk_buff *skb)
+{
+	struct packet *p = packet_begin(DIRECTION_HELD);
+
+	return p ? leave(skb, p, handle_held_from_pod(skb, p)) : TC_ACT_SHOT;
 }

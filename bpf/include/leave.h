@@ -1,41 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The one way out of every program on a link: counts the reason, tells of drops and sampled new
- * flows, then acts. "Pass" is TC_ACT_UNSPEC, so that programs of others run after ours.
+ * The one way out of every program on a link: holds what may be known in a moment, counts the
+ * reason, tells of drops and sampled new flows, then acts. "Pass" is TC_ACT_UNSPEC, so that
+ * programs of others run after ours.
  */
 #ifndef WEFT_LEAVE_H
 #define WEFT_LEAVE_H
 
 #include "count.h"
+#include "hold.h"
 #include "packet.h"
-
-/*
- * The kernel wakes the daemon only for an event behind which it has read all others, so a storm
- * of drops is no storm of wake-ups. BPF_RB_NO_WAKEUP would never wake its epoll.
- */
-static void tell(struct __sk_buff *skb, const struct packet *p, enum reason reason)
-{
-	struct event *event = events.ringbuf_reserve(sizeof(struct event));
-
-	if (!event)
-		return;
-	event->time_ns = bpf_ktime_get_ns();
-	event->set = p->judged_set;
-	event->revision = p->judged_revision;
-	event->peer = p->judged_peer;
-	event->tuple = p->tuple;
-	event->vip = p->vip;
-	event->vip_port = p->vip_port;
-	event->reason = reason;
-	event->direction = p->direction;
-	event->port_class = p->judged_port_class;
-	event->tcp_flags = p->tcp_flags;
-	event->family = p->family;
-	event->pad0 = 0;
-	event->ifindex = skb->ifindex;
-	event->bytes = skb->len;
-	events.ringbuf_submit(event, 0);
-}
+#include "tell.h"
 
 static bool is_sampled(const struct packet *p)
 {
@@ -44,15 +19,28 @@ static bool is_sampled(const struct packet *p)
 	return p->is_new && s && s->event_sample && bpf_get_prandom_u32() % s->event_sample == 0;
 }
 
+/* BCC's declaration lacks the length. */
+static long (*redirect_neighbour)(u32 ifindex, struct bpf_redir_neigh *to, int bytes,
+				  u64 flags) = (void *)BPF_FUNC_redirect_neigh;
+
 static int leave(struct __sk_buff *skb, struct packet *p, enum reason reason)
 {
+	if (p->hold && hold(skb, p, reason)) {
+		p->target = p->hold;
+		p->to_link = 1;
+		reason = REASON_HELD;
+	}
 	count(reason, p->direction, skb->len);
-	if (reason >= REASON_DROPS || is_sampled(p))
+	if ((reason >= REASON_DROPS && !p->is_copy) || is_sampled(p))
 		tell(skb, p, reason);
 	if (!p->target)
 		return reason >= REASON_DROPS ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	if (p->next_hop.nh_family)
+		return redirect_neighbour(p->target, &p->next_hop, sizeof(p->next_hop), 0);
 	if (p->to_link)
 		return bpf_redirect(p->target, 0);
+	if (p->again)
+		return bpf_redirect(p->target, BPF_F_INGRESS);
 	return bpf_redirect_peer(p->target, 0);
 }
 

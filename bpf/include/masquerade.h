@@ -13,6 +13,7 @@
 
 #include "flow.h"
 #include "fragment.h"
+#include "hold.h"
 #include "rewrite.h"
 
 /* As many as nf_nat tries at first (net/netfilter/nf_nat_core.c, 6.18). */
@@ -253,8 +254,10 @@ static enum reason restore(struct __sk_buff *skb, struct packet *p, const struct
 {
 	struct snat *arriving;
 
-	if (p->fragment == FRAGMENT_LATER && know_fragment(p))
+	if (p->fragment == FRAGMENT_LATER && know_fragment(p)) {
+		hold_copy(skb, p, s);
 		return REASON_NOT_OURS;
+	}
 	if (has_snat_port(p) ? !is_in_range(s, p->tuple.dport) : is_bound_to_address(p))
 		return REASON_NOT_OURS;
 	arriving = snat.lookup(&p->tuple);

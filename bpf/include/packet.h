@@ -45,6 +45,7 @@ struct packet {
 	u64 judged_peer;
 	u32 now;    /* jiffies */
 	u32 target; /* ifindex to be redirected to; 0: none */
+	u32 hold;   /* the end of the hold link for what is not known yet; 0: it may not wait */
 	__be32 fragment_id;
 	u16 l3;		 /* offset of the network header */
 	u16 l4;		 /* of the transport header */
@@ -65,7 +66,10 @@ struct packet {
 	u8 hairpin;	/* client and backend are one pod */
 	u8 is_new;	/* starts a flow */
 	u8 to_link;	/* `target` is the link to leave by; else the host end of a pod's link */
-	u8 pad[4];
+	u8 was_held;	/* comes once more, out of the hold link */
+	u8 is_copy;	/* of what went on already: nobody misses it */
+	u8 again;	/* `target` is the link that gets it once more */
+	u8 pad[5];
 	u64 buffer[16]; /* headers under construction */
 };
 

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What is not known yet. A packet that would be dropped because a fragment's first or a peer's
+ * labels are still under way waits on the hold link, a veth pair that gives it back a moment later
+ * to the link it came by: there it is proven and judged as if it came for the first time.
+ *
+ * Only what no program has altered may wait. Each key waits once, for HOLD_MS, then not again for
+ * HOLD_REST_S; a sender has HOLD_PACKETS in a second: what is denied for good costs little, and
+ * nobody fills the link for others. See docs/decisions/0021.
+ */
+#ifndef WEFT_HOLD_H
+#define WEFT_HOLD_H
+
+#include "count.h"
+#include "packet.h"
+#include "parse.h"
+#include "tell.h"
+
+/* After these milliseconds what is still unknown is dropped. */
+#define HOLD_MS 100
+#define HOLD_REST_S 5
+#define HOLD_PACKETS 256
+/* The hold link's queue splits what is longer into segments, or drops it. */
+#define HOLD_BYTES 16384
+/* The mark of a packet on the hold link. A pod cannot set one that leaves its namespace. */
+#define HELD_MARK 0x68656c64
+
+/* `since`: jiffies of a key's first packet; `ifindex`: the link that it came by. */
+struct held {
+	u32 since;
+	u32 ifindex;
+};
+
+struct hold_budget {
+	u32 since;
+	u32 packets;
+};
+
+/* A fragment's key, or two ends with id and protocol 0. The programs' own, not in maps.h. */
+BPF_TABLE("lru_hash", struct fragment_key, struct held, holds, 8192);
+BPF_TABLE("lru_hash", struct address, struct hold_budget, hold_budgets, 2048);
+
+/* First in every program that a held packet comes to: whether it does, and the mark away. */
+static void take_up(struct __sk_buff *skb, struct packet *p)
+{
+	if (skb->mark != HELD_MARK)
+		return;
+	p->was_held = 1;
+	*(volatile __u32 *)&skb->mark = 0;
+}
+
+static void hold_key(const struct packet *p, bool fragment, struct fragment_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->src = p->tuple.src;
+	key->dst = p->tuple.dst;
+	if (!fragment)
+		return;
+	key->id = p->fragment_id;
+	key->proto = p->tuple.proto;
+}
+
+/* A pod of another node whose labels did not arrive yet, or match nothing that any policy names. */
+static bool is_unresolved(struct address *a)
+{
+	struct prefix *prefix = prefix_of(a);
+
+	return prefix && (prefix->flags & PREFIX_REMOTE) && !peers.lookup(a);
+}
+
+static bool is_unknown_yet(struct packet *p, enum reason reason)
+{
+	if (reason == REASON_FRAGMENT_UNKNOWN)
+		return true;
+	if (reason != REASON_POLICY_INGRESS && reason != REASON_POLICY_EGRESS)
+		return false;
+	return is_unresolved(p->direction == DIRECTION_FROM_POD ? &p->tuple.dst : &p->tuple.src);
+}
+
+/* Whether the packet's sender may have one more waiting. */
+static bool take_budget(struct packet *p, const struct settings *s)
+{
+	struct hold_budget *budget = hold_budgets.lookup(&p->tuple.src), fresh = {};
+
+	if (budget && p->now - budget->since <= s->hz)
+		return budget->packets++ < HOLD_PACKETS;
+	fresh.since = p->now;
+	fresh.packets = 1;
+	return !hold_budgets.update(&p->tuple.src, &fresh);
+}
+
+/* Begins the time of a key, told once so that the daemon can ask whose the other end is. */
+static bool begin_hold(struct __sk_buff *skb, struct packet *p, struct fragment_key *key,
+		       enum reason reason)
+{
+	struct held held = {.since = p->now, .ifindex = skb->ifindex};
+
+	if (holds.update(key, &held))
+		return false;
+	if (reason != REASON_FRAGMENT_UNKNOWN)
+		tell(skb, p, REASON_HELD);
+	return true;
+}
+
+/* Whether a packet that would be dropped for `reason` waits instead; then it is marked for it. */
+static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason)
+{
+	struct settings *s = settings_row();
+	struct fragment_key key;
+	struct held *held;
+	u32 age;
+
+	if (reason < REASON_DROPS || !s || skb->len > HOLD_BYTES || !is_unknown_yet(p, reason))
+		return false;
+	/* The hold link's frames have Ethernet's header, those of a tun do not. */
+	if (!p->l3)
+		return false;
+	hold_key(p, reason == REASON_FRAGMENT_UNKNOWN, &key);
+	held = holds.lookup(&key);
+	age = held ? p->now - held->since : 0;
+	if (held && age <= HOLD_REST_S * s->hz && age > s->hz * HOLD_MS / 1000 + 1)
+		return false;
+	if (!p->was_held && !take_budget(p, s))
+		return false;
+	if ((!held || age > HOLD_REST_S * s->hz) && !begin_hold(skb, p, &key, reason))
+		return false;
+	*(volatile __u32 *)&skb->mark = HELD_MARK;
+	return true;
+}
+
+/*
+ * A later fragment from outside whose first is not here: the node's, or a masqueraded pod's. It
+ * goes on to the stack, and a copy waits for the second case.
+ */
+static void hold_copy(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	u32 mark = skb->mark;
+
+	if (!s->hold_to_pod || !hold(skb, p, REASON_FRAGMENT_UNKNOWN))
+		return;
+	if (!bpf_clone_redirect(skb, s->hold_to_pod, 0))
+		count(REASON_HELD, p->direction, skb->len);
+	*(volatile __u32 *)&skb->mark = mark;
+}
+
+/* Out of the hold link, back to a link: received there for the second time. */
+static enum reason once_more(struct __sk_buff *skb, struct packet *p, u32 ifindex)
+{
+	*(volatile __u32 *)&skb->mark = HELD_MARK;
+	p->target = ifindex;
+	p->again = 1;
+	return REASON_HELD;
+}
+
+/* Nothing but held packets comes out of the hold link; what the kernel says there is nobody's. */
+static enum reason parse_held(struct __sk_buff *skb, struct packet *p)
+{
+	take_up(skb, p);
+	p->is_copy = !p->was_held;
+	return p->was_held ? parse(skb, p) : REASON_PROTOCOL_UNKNOWN;
+}
+
+#endif
