@@ -21,6 +21,7 @@ PROTOCOL = 88
 _TABLE_MAIN = 254
 _ESRCH, _ENOENT = 3, 2
 _SCOPE_LINK, _SCOPE_NOWHERE = 253, 255
+_ONLINK = 4  # RTNH_F_ONLINK
 
 
 class RoutesTarget:
@@ -47,12 +48,17 @@ def _replace(netlink: Any, route: Route) -> None:
     found = netlink.link_lookup(ifname=route.device)
     if not found:
         raise OSError(f"device {route.device} is not there")
-    source = {"prefsrc": str(route.source)} if route.source is not None else {}
-    scope = {"scope": _SCOPE_LINK} if route.prefix.version == 4 else {}
+    more: dict[str, object] = {}
+    if route.source is not None:
+        more["prefsrc"] = str(route.source)
+    if route.via is not None:
+        # The plan knows the neighbour; the link's own route may be away for a moment.
+        more |= {"gateway": str(route.via), "flags": _ONLINK}
+    elif route.prefix.version == 4:
+        more["scope"] = _SCOPE_LINK
     netlink.route(
-        "replace", dst=str(route.prefix), oif=found[0], proto=PROTOCOL, table=_TABLE_MAIN,
-        **source, **scope,
-    )  # fmt: skip
+        "replace", dst=str(route.prefix), oif=found[0], proto=PROTOCOL, table=_TABLE_MAIN, **more
+    )
 
 
 def _delete(netlink: Any, prefix: Network) -> None:
@@ -78,6 +84,8 @@ def _as_row(names: Mapping[int, str], message: Any, family: int) -> Route:
     anywhere = "0.0.0.0" if family == socket.AF_INET else "::"
     destination = message.get("RTA_DST") or anywhere
     prefix = ip_network(f"{destination}/{message['dst_len']}")
-    source = message.get("RTA_PREFSRC")
+    source, via = message.get("RTA_PREFSRC"), message.get("RTA_GATEWAY")
     device = names.get(message.get("RTA_OIF"), "")
-    return Route(prefix, device, ip_address(source) if source else None)
+    return Route(
+        prefix, device, ip_address(source) if source else None, ip_address(via) if via else None
+    )

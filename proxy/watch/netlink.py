@@ -14,13 +14,13 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from weft.proxy.model.objects import Address, Kind, Link, Shaping
+from weft.proxy.model.objects import Address, Kind, Link, Network, Shaping
 from weft.proxy.model.world import Key, Record
 from weft.proxy.watch import qdiscs
 from weft.proxy.watch.events import Listed, Moved, Post
@@ -208,9 +208,15 @@ class Netlink:
             if self._pod_links.fullmatch(name):
                 self._pods[ifindex] = name
             else:
-                mtu_bytes = int(link.get("IFLA_MTU"))
-                found = tuple(addresses.get(ifindex, ()))
-                yield Link(name, ifindex, mtu_bytes, found, ifindex in defaults)
+                found = addresses.get(ifindex, ())
+                yield Link(
+                    name,
+                    ifindex,
+                    mtu_bytes=int(link.get("IFLA_MTU")),
+                    addresses=tuple(address for address, _ in found),
+                    default_route=ifindex in defaults,
+                    networks=tuple(dict.fromkeys(network for _, network in found)),
+                )
 
 
 def _ifname(body: bytes) -> str:
@@ -229,14 +235,19 @@ def _attribute(body: bytes, at: int, wanted: int) -> bytes:
     return b""
 
 
-def _addresses(netlink: Any) -> Mapping[int, list[Address]]:
-    """Addresses that may be a packet's source, by ifindex, in the kernel's order."""
-    found: dict[int, list[Address]] = defaultdict(list)
+def _addresses(netlink: Any) -> Mapping[int, list[tuple[Address, Network]]]:
+    """Addresses that may be a packet's source, each with the network that it is in, by ifindex, in
+    the kernel's order.
+    """
+    found: dict[int, list[tuple[Address, Network]]] = defaultdict(list)
     for message in netlink.get_addr():
         flags = message.get("IFA_FLAGS") or message["flags"]
         if message["scope"] == _SCOPE_UNIVERSE and not flags & _TENTATIVE_OR_DEPRECATED:
-            text = message.get("IFA_LOCAL") or message.get("IFA_ADDRESS")
-            found[message["index"]].append(ip_address(text))
+            # IFA_ADDRESS is the other end's on a point-to-point link, and its prefix goes with it.
+            far = message.get("IFA_ADDRESS")
+            own = ip_address(message.get("IFA_LOCAL") or far)
+            network = ip_network(f"{far or own}/{message['prefixlen']}", strict=False)
+            found[message["index"]].append((own, network))
     return found
 
 

@@ -5,7 +5,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -104,6 +104,8 @@ def test_links_are_listed_with_mtu_and_addresses() -> None:
         node.ip("addr", "add", "2001:db8::1/64", "dev", "up0", "nodad")
         wanted = {ip_address("192.0.2.1"), ip_address("2001:db8::1")}
         wait_for("both addresses", lambda: set(node.uplink().addresses) == wanted)
+        networks = {ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")}
+        assert set(node.uplink().networks) == networks
         assert node.uplink().mtu_bytes == 1400
         assert not node.uplink().default_route
 
