@@ -50,6 +50,7 @@ class SettingFlag(IntFlag):
     BRIDGE = 2
     MASQUERADE = 4
     LAYER3 = 8
+    NODE_SOCKETS = 16
 
 
 class WorkloadFlag(IntFlag):
@@ -70,7 +71,7 @@ class FlowFlag(IntFlag):
     INITIATOR_IS_DST = 1
     OWN_NODE = 2
     TRANSLATED = 4
-    HAIRPIN = 8
+    PICKED_UP = 8
     REPLIED = 16
     CLOSING = 32
     FIN_INITIATOR = 64
@@ -85,6 +86,7 @@ class FlowPath(IntEnum):
     STACK = 2
     OVERLAY = 3
     DIRECT = 4
+    HAIRPIN = 5
 
 
 class PrefixFlag(IntFlag):

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The ways on for a packet that was admitted: into a local pod, through the overlay, to the stack.
+ * The ways on for a packet that was admitted: into a local pod, through the overlay, to a node on
+ * the same link, to the stack.
  * The law of paths: a flow takes the stack both ways or neither; replies follow what the first
  * packet chose. A pod sees the hop limit its peer sent, as over a switch: nothing here routes.
  */
@@ -12,12 +13,16 @@
 /* Every link carries this much (RFC 8200 5), so that only longer packets are measured. */
 #define IPV6_MTU_MIN 1280
 
-/* Too long for the link: the stack must answer with what the path carries. */
+/*
+ * Whether the link carries it, what is to be segmented by its segments. If not, the stack must
+ * answer with what the path carries.
+ */
 static bool fits(struct __sk_buff *skb, u32 ifindex)
 {
 	u32 mtu = 0;
 
-	return skb->len <= ETH_HLEN + IPV6_MTU_MIN || !bpf_check_mtu(skb, ifindex, &mtu, 0, 0);
+	return skb->len <= ETH_HLEN + IPV6_MTU_MIN ||
+	       !bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
 }
 
 /* As if the frame were for this host, whatever MAC it was sent to. */
@@ -63,6 +68,22 @@ static enum reason into_overlay(struct __sk_buff *skb, struct packet *p, const s
 	p->target = s->overlay_ifindex;
 	p->to_link = 1;
 	return REASON_TUNNELLED;
+}
+
+/* To a node on one of our links, which knows its pods' ways on; the kernel finds its MAC. */
+static enum reason into_neighbour(struct __sk_buff *skb, struct packet *p,
+				  const struct prefix *remote)
+{
+	if (!fits(skb, remote->ifindex))
+		return REASON_STACK;
+	p->next_hop.nh_family = is_mapped(&remote->node) ? AF_INET : AF_INET6;
+	if (is_mapped(&remote->node))
+		p->next_hop.ipv4_nh = remote->node.word[3];
+	else
+		__builtin_memcpy(p->next_hop.ipv6_nh, &remote->node, sizeof(remote->node));
+	p->target = remote->ifindex;
+	p->to_link = 1;
+	return REASON_DIRECT;
 }
 
 #endif

@@ -70,22 +70,61 @@ static struct flow *find_flow(struct packet *p, const struct settings *s)
 	return flow;
 }
 
+static bool is_reply(const struct packet *p, const struct flow *flow)
+{
+	return p->swapped != !!(flow->flags & FLOW_INITIATOR_IS_DST);
+}
+
+/*
+ * Whether `local`, the pod at the source of p->tuple (`leaving`) or at its destination, is the one
+ * whose flow this is: another that got the address later inherits nothing.
+ */
+static bool is_held_by(const struct packet *p, const struct flow *flow,
+		       const struct workload *local, bool leaving)
+{
+	bool initiates = leaving != is_reply(p, flow);
+	u64 was = initiates ? flow->initiator_revision : flow->responder_revision;
+	u64 now = initiates ? local->egress_revision : local->ingress_revision;
+
+	return !((was ^ now) >> REVISION_HOLDER_SHIFT);
+}
+
+/* The live flow of p->tuple that `local` has part in, else NULL. */
+static struct flow *find_own(struct packet *p, const struct settings *s,
+			     const struct workload *local, bool leaving)
+{
+	struct flow *flow = find_flow(p, s);
+
+	return flow && is_held_by(p, flow, local, leaving) ? flow : 0;
+}
+
 /* The flow of the packet that an ICMP error is about, seen from the error's sender. */
-static struct flow *find_related(struct packet *p, const struct settings *s)
+static struct flow *find_related(struct packet *p, const struct settings *s,
+				 const struct workload *local, bool leaving)
 {
 	struct flow *flow;
 
 	p->wire = p->tuple;
 	reverse_tuple(&p->embedded, &p->tuple);
-	flow = find_flow(p, s);
+	flow = find_own(p, s, local, leaving);
 	if (!flow)
 		p->tuple = p->wire;
 	return flow;
 }
 
-static bool is_reply(const struct packet *p, const struct flow *flow)
+/*
+ * What a packet of the pod `local` (`leaving`), or one for it, belongs to: its flow, an ICMP error
+ * to the flow it is about. An error that a pod sends for another is nobody's but its own.
+ */
+static struct flow *find_any(struct packet *p, const struct settings *s,
+			     const struct workload *local, bool leaving)
 {
-	return p->swapped != !!(flow->flags & FLOW_INITIATOR_IS_DST);
+	struct flow *flow = 0;
+
+	if (p->kind == KIND_ICMP_ERROR &&
+	    (!leaving || same_address(&p->embedded.dst, &p->tuple.src)))
+		flow = find_related(p, s, local, leaving);
+	return flow ? flow : find_own(p, s, local, leaving);
 }
 
 static u8 flags_after(const struct packet *p, u8 flags, bool reply)
@@ -115,9 +154,13 @@ static void refresh_flow(const struct packet *p, const struct settings *s, struc
 		flow->flags = flags;
 }
 
-/* Writes the flow of p->tuple that this packet starts; a RST or an ICMP error starts none. */
+/*
+ * Writes the flow of p->tuple that this packet starts, or (`reply`) is seen of first: it comes from
+ * the end that was called. A RST or an ICMP error starts none.
+ */
 static enum reason create_flow(struct packet *p, const struct workload *initiator,
-			       const struct workload *responder, enum flow_path path, u8 flags)
+			       const struct workload *responder, enum flow_path path, u8 flags,
+			       bool reply)
 {
 	struct tuple *key = flow_key(p);
 	struct flow flow = {};
@@ -127,11 +170,13 @@ static enum reason create_flow(struct packet *p, const struct workload *initiato
 	flow.initiator_revision = initiator ? initiator->egress_revision : 0;
 	flow.responder_revision = responder ? responder->ingress_revision : 0;
 	if (p->translated) {
-		flags |= FLOW_TRANSLATED | (p->hairpin ? FLOW_HAIRPIN : 0);
+		flags |= FLOW_TRANSLATED;
 		flow.vip = p->vip;
 		flow.vip_port = p->vip_port;
 	}
-	flow.flags = flags_after(p, flags | (p->swapped ? FLOW_INITIATOR_IS_DST : 0), false);
+	if (p->swapped != reply)
+		flags |= FLOW_INITIATOR_IS_DST;
+	flow.flags = flags_after(p, flags, reply);
 	flow.path = path;
 	flow.seen = p->now;
 	p->is_new = 1;

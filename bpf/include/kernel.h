@@ -16,6 +16,10 @@
 #include <uapi/linux/pkt_cls.h>
 #include <uapi/linux/tcp.h>
 
+/* linux/socket.h: its uapi half has none. */
+#define AF_INET 2
+#define AF_INET6 10
+
 #define BE16(x) ((__be16)__builtin_bswap16(x))
 #define BE32(x) ((__be32)__builtin_bswap32(x))
 

@@ -24,6 +24,7 @@ enum setting_flag {
 	SETTING_BRIDGE = 2,	/* pods hang on a bridge: links see ARP, ND and flooded frames */
 	SETTING_MASQUERADE = 4, /* pods' traffic leaving through an uplink gets its address */
 	SETTING_LAYER3 = 8,	/* an uplink has no Ethernet header: its row says which */
+	SETTING_NODE_SOCKETS = 16, /* pods' sockets are left alone, the node's are not */
 };
 
 struct settings {
@@ -133,7 +134,7 @@ enum flow_flag {
 	FLOW_INITIATOR_IS_DST = 1, /* in the sorted key the initiator stands second */
 	FLOW_OWN_NODE = 2,	   /* the initiator is this node itself: ingress always allowed */
 	FLOW_TRANSLATED = 4,	   /* the initiator dialled vip:vip_port */
-	FLOW_HAIRPIN = 8,	   /* backend and client are one pod: the client's address is masked */
+	FLOW_PICKED_UP = 8,	   /* TCP first seen in its middle: either end may have called */
 	FLOW_REPLIED = 16,
 	FLOW_CLOSING = 32,	  /* RST or both ends' FIN seen: the same ports may start anew */
 	FLOW_FIN_INITIATOR = 64,  /* one end's FIN: the other may go on for long */
@@ -146,7 +147,8 @@ enum flow_path {
 	PATH_REDIRECT = 1,
 	PATH_STACK = 2,
 	PATH_OVERLAY = 3,
-	PATH_DIRECT = 4, /* to or from a node on the same link, without a tunnel */
+	PATH_DIRECT = 4,  /* to or from a node on the same link, without a tunnel */
+	PATH_HAIRPIN = 5, /* backend and client are one pod: the client's address is masked */
 };
 
 struct flow {

@@ -90,6 +90,55 @@ static bool is_fresh(const struct flow *flow, const struct workload *initiator,
 	return !responder || flow->responder_revision == responder->ingress_revision;
 }
 
+/* In the middle of a connection: nothing in the packet tells which end called. */
+static bool is_midstream(const struct packet *p)
+{
+	return p->tuple.proto == IPPROTO_TCP && !p->translated &&
+	       (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK;
+}
+
+/*
+ * A flow's judgement, by the flags it has or would get. Its own node reaches a pod whatever its
+ * policies say; a pod itself, through a VIP, too. What was picked up in its middle passes where
+ * either direction is allowed; *reply turns where only the other one is.
+ */
+static enum reason judge_flow(struct packet *p, bool *reply, const struct workload *initiator,
+			      const struct workload *responder, enum flow_path path, u8 flags)
+{
+	bool turned;
+	enum reason reason;
+
+	if ((flags & FLOW_OWN_NODE) || path == PATH_HAIRPIN)
+		return REASON_NONE;
+	turned = (flags & FLOW_PICKED_UP) && !judge(p, !*reply, responder, initiator);
+	reason = judge(p, *reply, initiator, responder);
+	if (!reason || !turned)
+		return reason;
+	*reply = !*reply;
+	return REASON_NONE;
+}
+
+/* The first packet that is seen of a flow. `src` and `dst` as admit has them. */
+static enum reason start_flow(struct packet *p, const struct workload *src,
+			      const struct workload *dst, enum flow_path path, u8 flags)
+{
+	const struct workload *initiator, *responder;
+	bool reply = false;
+	enum reason reason;
+
+	if (is_midstream(p))
+		flags |= FLOW_PICKED_UP;
+	reason = judge_flow(p, &reply, src, dst, path, flags);
+	if (reason)
+		return reason;
+	if (reply)
+		flags &= ~FLOW_PICKED_UP;
+	initiator = reply ? dst : src;
+	responder = reply ? src : dst;
+	asm volatile("" : "+r"(initiator), "+r"(responder));
+	return create_flow(p, initiator, responder, path, flags, reply);
+}
+
 /*
  * Lets a packet of p->tuple pass or says why not. A known flow costs the comparison of revisions;
  * when one moved, its original tuple is judged again, replies too. `src` and `dst`: the packet's
@@ -99,23 +148,21 @@ static enum reason admit(struct packet *p, const struct settings *s, struct flow
 			 const struct workload *src, const struct workload *dst,
 			 enum flow_path path, u8 flags)
 {
-	bool reply = flow && is_reply(p, flow);
-	const struct workload *initiator = reply ? dst : src, *responder = reply ? src : dst;
+	const struct workload *initiator, *responder;
 	enum reason reason;
+	bool reply;
 
-	/* Its own node reaches a pod whatever its policies say; a pod itself, through a VIP, too. */
-	if ((flow ? flow->flags : flags) & FLOW_OWN_NODE)
-		responder = 0;
-	if (p->hairpin)
-		initiator = responder = 0;
+	if (!flow)
+		return start_flow(p, src, dst, path, flags);
+	reply = is_reply(p, flow);
+	initiator = reply ? dst : src;
+	responder = reply ? src : dst;
 	/* LLVM would infer which end is NULL from `reply`, the verifier cannot follow that. */
 	asm volatile("" : "+r"(initiator), "+r"(responder));
-	if (!flow || !is_fresh(flow, initiator, responder)) {
-		reason = judge(p, reply, initiator, responder);
+	if (!is_fresh(flow, initiator, responder)) {
+		reason = judge_flow(p, &reply, initiator, responder, path, flow->flags);
 		if (reason)
 			return reason;
-		if (!flow)
-			return create_flow(p, initiator, responder, path, flags);
 		if (initiator)
 			flow->initiator_revision = initiator->egress_revision;
 		if (responder)

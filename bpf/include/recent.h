@@ -19,6 +19,7 @@ struct recent {
 	struct tuple tuple;
 	struct macs came;
 	struct macs went;
+	struct bpf_redir_neigh next_hop;
 	u32 now;
 	u32 ifindex;
 	u32 target;
@@ -69,8 +70,9 @@ static enum reason recall(struct __sk_buff *skb, struct packet *p)
 		return REASON_NONE;
 	p->to_link = one->to_link;
 	p->target = one->target;
+	p->next_hop = one->next_hop;
 	if (p->to_link)
-		return REASON_TUNNELLED;
+		return p->next_hop.nh_family ? REASON_DIRECT : REASON_TUNNELLED;
 	return enter_pod(skb, &one->went) ? REASON_HELPER_FAILED : REASON_DELIVERED;
 }
 
@@ -80,7 +82,7 @@ static void note(const struct __sk_buff *skb, const struct packet *p, enum reaso
 {
 	struct recent *one;
 
-	if (!is_repetition(p) || (reason != REASON_DELIVERED && reason != REASON_TUNNELLED))
+	if (!is_repetition(p) || !p->target || reason >= REASON_DROPS)
 		return;
 	one = recent_slot(p);
 	if (!one)
@@ -92,6 +94,7 @@ static void note(const struct __sk_buff *skb, const struct packet *p, enum reaso
 	one->now = p->now;
 	one->ifindex = skb->ifindex;
 	one->target = p->target;
+	one->next_hop = p->next_hop;
 	one->to_link = p->to_link;
 }
 

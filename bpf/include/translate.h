@@ -118,7 +118,7 @@ static enum reason restore_vip(struct __sk_buff *skb, struct packet *p, const st
 	p->out = p->tuple;
 	p->out.src = flow->vip;
 	p->out.sport = flow->vip_port;
-	if (flow->flags & FLOW_HAIRPIN)
+	if (flow->path == PATH_HAIRPIN)
 		p->out.dst = p->tuple.src;
 	return rewrite(skb, p, &p->tuple, &p->out);
 }

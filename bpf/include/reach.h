@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What another node brings for a pod of this one, through the overlay or straight over their link.
+ * Whoever calls this has proven the source: the node that sent it owns it.
+ */
+#ifndef WEFT_REACH_H
+#define WEFT_REACH_H
+
+#include "deliver.h"
+#include "fragment.h"
+#include "policy.h"
+#include "translate.h"
+
+/* Judged here, delivered past the stack unless its flow takes that. came: how this one did. */
+static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			     const struct workload *dst, enum flow_path came)
+{
+	enum flow_path path = dst->flags & WORKLOAD_NO_REDIRECT ? PATH_STACK : came;
+	enum reason reason = know_fragment(p);
+	struct flow *flow;
+
+	if (reason)
+		return reason;
+	flow = find_any(p, s, dst, false);
+	/* Which of the two ways it came is the sender's to choose, and may change. */
+	if (flow)
+		path = flow->path == PATH_STACK ? PATH_STACK : came;
+	reason = admit(p, s, flow, 0, dst, path, 0);
+	if (reason)
+		return reason;
+	/* What takes the stack gets its VIP back in to_pod. */
+	if (path == PATH_STACK || !fits(skb, dst->ifindex))
+		return REASON_STACK;
+	if (flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
+		reason = restore_vip(skb, p, flow);
+	return reason ? reason : into_pod(skb, p, dst);
+}
+
+#endif
