@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from weft.proxy.apply.gate import Stage
-from weft.proxy.model.objects import Broken, Kind, Ref
+from weft.proxy.model import sightings
+from weft.proxy.model.objects import Broken, Kind, Ref, Sighting
 from weft.proxy.model.world import Change, Key, Record, World
 from weft.proxy.watch.events import Event, Listed, Moved, kind_of
 
@@ -74,7 +75,7 @@ class Intake:
     def _take(self, event: Event) -> Iterator[Step]:
         if isinstance(event, Moved):
             self.broken.pop((event.kind, event.key), None)
-            yield from self._move(event.kind, event.key, event.record)
+            yield from self._move(event.kind, event.key, self._believed(event.record))
         elif isinstance(event, Listed):
             yield from self._list(event)
         else:
@@ -107,6 +108,14 @@ class Intake:
         change = Change(kind, key, held, record)
         before, self.world = self.world, self.world.with_change(change)
         yield Step(change, before, self.world)
+        for gone in sightings.outdated(change, self.world):
+            yield from self._move(Kind.SIGHTING, gone, None)
+
+    def _believed(self, record: Record | None) -> Record | None:
+        """Another node's word is taken as far as the API bears it out."""
+        if isinstance(record, Sighting):
+            return sightings.admitted(self.world, record)
+        return record
 
     def _note_own_node(self, *, deleted: bool) -> None:
         """The own Node outlives its object: a kubelet that registers afresh deletes and makes it,

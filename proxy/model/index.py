@@ -18,6 +18,7 @@ from weft.proxy.model.objects import (
     Record,
     Ref,
     Service,
+    Sighting,
     Workload,
 )
 
@@ -37,6 +38,7 @@ class Index(StrEnum):
     WORKLOADS_BY_POD = "workloads by pod"
     WORKLOADS_BY_NAMESPACE = "workloads by namespace"
     WORKLOADS_BY_ADDRESS = "workloads by address"
+    SIGHTINGS_BY_POD = "sightings by pod"
     NODES_BY_POD_CIDR = "nodes by podCIDR"
     NODES_BY_ADDRESS = "nodes by address"
 
@@ -58,7 +60,7 @@ def _addresses(record: Pod | Workload | Node) -> Iterable[Hashable]:
     return record.addresses
 
 
-def _pod(record: Workload) -> Iterable[Hashable]:
+def _pod(record: Workload | Sighting) -> Iterable[Hashable]:
     return (record.ref,)
 
 
@@ -78,6 +80,7 @@ INDEXES: Mapping[Kind, Mapping[Index, GroupsOf]] = {
         Index.WORKLOADS_BY_NAMESPACE: _namespace,
         Index.WORKLOADS_BY_ADDRESS: _addresses,
     },
+    Kind.SIGHTING: {Index.SIGHTINGS_BY_POD: _pod},
     Kind.NODE: {Index.NODES_BY_POD_CIDR: _pod_cidrs, Index.NODES_BY_ADDRESS: _addresses},
 }
 

@@ -1,12 +1,13 @@
 """Owns who stands behind an address, and so which atoms it matches.
 
-A link of this node outranks what the API says of its address. Where several claim one address (an
-address used again, policy S24) it matches only what all of them match. Pure.
+A link of this node outranks what the API and other nodes say of its address. Where several claim
+one address (an address used again, policy S24) it matches only what all of them match. Pure.
 """
 
 from collections.abc import Iterator, Mapping
 
 from weft.proxy.model.objects import Address, Pod, Ref
+from weft.proxy.model.sightings import pods_claiming
 from weft.proxy.model.world import World
 from weft.proxy.plan.policy_atoms import SelectorIndex
 from weft.proxy.plan.policy_judge import pod_of
@@ -63,4 +64,4 @@ def pods_behind(world: World, address: Address) -> list[Pod]:
     if workloads:
         found = [pod for w in workloads if (pod := pod_of(world, w)) is not None]
         return found if len(found) == len(workloads) else []
-    return [pod for pod in world.pods_at(address) if not (pod.host_network or pod.finished)]
+    return pods_claiming(world, address)

@@ -79,9 +79,10 @@ class Draft:
         self._addresses.update(map(number, addresses))
 
     def touch_pods(self, pods: Iterable[Pod]) -> None:
-        """Touch the addresses of `pods`, and those that local links give them."""
+        """Touch the addresses of `pods`, and those that links here and other nodes give them."""
         for pod in pods:
             self.touch(pod.addresses)
+            self.touch(said.address for said in self._world.sightings_of(pod.ref))
             self.touch_links(pod.ref)
 
     def touch_links(self, pod: Ref) -> None:

@@ -7,7 +7,7 @@ remembered is a function of World, so forgetting costs time only. Pure otherwise
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from weft.proxy.model.objects import Kind, Namespace, NetworkPolicy, Pod, Workload
+from weft.proxy.model.objects import Kind, Namespace, NetworkPolicy, Pod, Sighting, Workload
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.policy_book import EMPTY_BOOK, Book
 from weft.proxy.plan.policy_draft import Draft, Moves
@@ -75,6 +75,7 @@ def build(world: World) -> Book:
         draft.place_node(None, node)
     for pod in world.pods():
         draft.touch(pod.addresses)
+    draft.touch(said.address for said in world.sightings())
     return draft.finish()[0]
 
 
@@ -121,11 +122,18 @@ def _touch_workload(
             draft.judge(workload.key)
 
 
+def _touch_sighting(
+    draft: Draft, world: World, before: Sighting | None, after: Sighting | None
+) -> None:
+    draft.touch(said.address for said in (before, after) if said is not None)
+
+
 # Any: each takes its own kind's records, which a mapping's type cannot say.
 _TOUCHES: Mapping[Kind, Callable[[Draft, World, Any, Any], None]] = {
     Kind.POD: _touch_pod,
     Kind.NAMESPACE: _touch_namespace,
     Kind.POLICY: _touch_policy,
     Kind.ATTACHMENT: _touch_workload,
+    Kind.SIGHTING: _touch_sighting,
     Kind.NODE: lambda draft, _, before, after: draft.place_node(before, after),
 }

@@ -21,6 +21,7 @@ from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.intake import Intake
 from weft.proxy.loop import Loop, View
 from weft.proxy.model.objects import (
+    LISTED_KINDS,
     EndpointSlice,
     Kind,
     Link,
@@ -83,7 +84,7 @@ class SmallNode:
         desired = Desired()
         applier = Applier(self._targets(), desired, monotonic)
         planning = Planning(PLANNERS, desired)
-        intake = Intake(World(settings), frozenset(Kind))
+        intake = Intake(World(settings), LISTED_KINDS)
         planning.touch_all(intake.world)
         patrol = Patrol(applier, sorted(ROW_TABLES))
         self.loop = Loop(intake, planning, desired, applier, patrol)

@@ -28,13 +28,15 @@ from weft.proxy.model.objects import (
     Rule,
     Selector,
     ServicePort,
+    Sighting,
     Workload,
 )
 from weft.proxy.model.world import Change, Key, Record, Settings, World
+from weft.proxy.watch.events import key_of
 
 T = TypeVar("T")
 Move = tuple[Kind, Key, Record | None]
-Owned = Pod | Namespace | Node | NetworkPolicy | Workload
+Owned = Pod | Namespace | Node | NetworkPolicy | Workload | Sighting
 Flow = tuple[Address, Address, int, int]
 
 OWN_NODE = "n1"
@@ -194,11 +196,16 @@ class Dice:
         ref, uid = self.pod_ref(), self.one(("u1", "u1", "u1", ""))
         return Workload(key, ref, uid, self.few(POD_IPS, 2), LOOPBACK, bytes(6), bytes(6))
 
+    def sighting(self) -> Sighting:
+        uid, former = self.one(("u1", "u1", "u2")), self.few(("u1", "u2"), 1)
+        node = self.one(NODE_NAMES)
+        return Sighting(self.one(POD_IPS), self.pod_ref(), uid, node, tuple({*former} - {uid}))
+
     def move(self) -> Move:
         """One record that comes, changes or goes; one in four goes."""
         kind, make = self.one(_makers(self))
         record = make()
-        key = record.key if isinstance(record, Workload) else record.ref
+        key = key_of(record)
         return kind, key, None if self.maybe(0.25) else record
 
     def flow(self, cluster: Cluster) -> Flow:
@@ -228,7 +235,7 @@ def world_of(*records: Owned) -> World:
     world = empty_world()
     for record in records:
         kind = KINDS[type(record)]
-        key = record.key if isinstance(record, Workload) else record.ref
+        key = key_of(record)
         world = step(world, (kind, key, record))[1]
     return world
 
@@ -239,6 +246,7 @@ KINDS: dict[type, Kind] = {
     Node: Kind.NODE,
     NetworkPolicy: Kind.POLICY,
     Workload: Kind.ATTACHMENT,
+    Sighting: Kind.SIGHTING,
 }
 
 
@@ -250,6 +258,7 @@ def cluster_of(world: World) -> Cluster:
         tuple(world.pods()),
         tuple(world.nodes()),
         tuple(world.workloads()),
+        tuple(world.sightings()),
     )
 
 
@@ -265,4 +274,5 @@ def _makers(dice: Dice) -> tuple[tuple[Kind, Callable[[], Owned]], ...]:
         (Kind.NAMESPACE, dice.namespace),
         (Kind.NODE, dice.node),
         (Kind.ATTACHMENT, dice.link),
+        (Kind.SIGHTING, dice.sighting),
     )

@@ -21,6 +21,7 @@ from weft.proxy.model.objects import (
     PolicyPort,
     Rule,
     Selector,
+    Sighting,
     Workload,
 )
 
@@ -41,6 +42,7 @@ class Cluster:
     pods: tuple[Pod, ...] = ()
     nodes: tuple[Node, ...] = ()
     links: tuple[Workload, ...] = ()
+    sightings: tuple[Sighting, ...] = ()
     labels: Mapping[str, Mapping[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,16 +151,33 @@ def peer_fits(cluster: Cluster, namespace: str, want: Peer, address: Address) ->
 
 
 def owners(cluster: Cluster, address: Address) -> list[Pod]:
-    """S7, S18, S24: pods that own an address, by the node's links first, then by their status."""
+    """S7, S18, S24: pods that own an address, by the node's links first, then by their status.
+
+    Another node's word adds a pod of its own that has no status yet, and takes away its pods that
+    had left the address when it was given.
+    """
     links = [link for link in cluster.links if address in link.addresses]
     if links:
         known = [pod_of_link(cluster, link) for link in links]
         return [pod for pod in known if pod] if all(known) else []
+    said = next((one for one in cluster.sightings if one.address == address), None)
     return [
         pod
         for pod in cluster.pods
-        if address in pod.addresses and not pod.host_network and not pod.finished
+        if not pod.host_network
+        and not pod.finished
+        and (
+            said is not None and is_sighted(pod, said)
+            if address not in pod.addresses
+            else said is None or said.node != pod.node or pod.uid not in said.former
+        )
     ]
+
+
+def is_sighted(pod: Pod, said: Sighting) -> bool:
+    if (pod.ref, pod.uid, pod.node) != (said.ref, said.uid, said.node):
+        return False
+    return bool(said.uid) and not pod.addresses
 
 
 def gateways(cluster: Cluster, address: Address) -> Iterator[Node]:

@@ -63,5 +63,5 @@ def test_a_move_is_drawn_for_every_kind_that_policy_reads() -> None:
     dice = Dice(Random(1))
     moves: list[Move] = [dice.move() for _ in range(200)]
     assert {kind for kind, _, _ in moves} == {
-        Kind.POLICY, Kind.POD, Kind.NAMESPACE, Kind.NODE, Kind.ATTACHMENT
+        Kind.POLICY, Kind.POD, Kind.NAMESPACE, Kind.NODE, Kind.ATTACHMENT, Kind.SIGHTING,
     }  # fmt: skip
