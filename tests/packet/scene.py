@@ -37,7 +37,7 @@ MAC_A, MAC_B = bytes.fromhex("020000000a0a"), bytes.fromhex("020000000b0b")
 HOST_MAC = bytes.fromhex("0200000000ff")
 LINK, OTHER_LINK, UPLINK = 1, 777, 1
 SNAT_PORTS = (61_000, 61_999)
-OVERLAY_PORT = 8472
+OVERLAY_PORT, ASK_PORT = 8472, 8474
 # Whatever the kernel's is: limits only stretch or shrink by it.
 HZ = 250
 SERVICE = 0x5EC1
@@ -118,7 +118,7 @@ class Scene:
             gateway4=ADDRESSES[4].gateway,
             gateway6=ADDRESSES[6].gateway,
             overlay_port=OVERLAY_PORT,
-            ask_port=0,
+            ask_port=ASK_PORT,
             hold_from_pod=0,
             hold_to_pod=0,
         )

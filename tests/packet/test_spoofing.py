@@ -8,7 +8,16 @@ import pytest
 
 from tests.packet.packets import ICMP, ICMP6, TCP, UDP, Address, Packet, arp, ethernet
 from tests.packet.runner import Action, Outcome
-from tests.packet.scene import EGRESS, HOST_MAC, MAC_A, MAC_B, OTHER_LINK, OVERLAY_PORT, Scene
+from tests.packet.scene import (
+    ASK_PORT,
+    EGRESS,
+    HOST_MAC,
+    MAC_A,
+    MAC_B,
+    OTHER_LINK,
+    OVERLAY_PORT,
+    Scene,
+)
 from weft.bpf.layout import Direction, Reason, SettingFlag
 
 LINK_LOCAL = IPv6Address("fe80::a")
@@ -182,8 +191,18 @@ def test_a_tunnel_packet_of_a_pods_own_making_reaches_no_node(scene: Scene, targ
     scene.two_pods()
     scene.local_range()
     sent = scene.udp(scene.at.a, getattr(scene.at, target), dport=OVERLAY_PORT)
-    assert_dropped(scene.send(sent), Reason.OVERLAY_SOURCE)
+    assert_dropped(scene.send(sent), Reason.TUNNEL_FORGED)
     assert scene.send(replace(sent, dport=OVERLAY_PORT + 1)).reason is Reason.STACK
+
+
+@pytest.mark.parametrize("target", ["peer_node", "gateway"])
+def test_a_pod_cannot_ask_a_node_whose_an_address_is(scene: Scene, target: str) -> None:
+    scene.two_pods()
+    scene.local_range()
+    sent = scene.udp(scene.at.a, getattr(scene.at, target), dport=ASK_PORT)
+    assert_dropped(scene.send(sent), Reason.TUNNEL_FORGED)
+    scene.settings(ask_port=0)
+    assert scene.send(sent).reason is Reason.STACK
 
 
 def test_pods_may_have_tunnels_among_each_other(scene: Scene) -> None:
