@@ -15,14 +15,18 @@ from weft.bpf import objects as compiled
 from weft.bpf import pins as pinned
 from weft.bpf import syscall
 from weft.bpf.layout import LAYOUTS, TABLES
+from weft.bpf.migrate import Migration, migrate, write_types
 from weft.bpf.objects import INSTRUCTION_BYTES, MapDeclaration, Object, ObjectError, read_objects
 from weft.bpf.pins import ForeignPin
-from weft.bpf.syscall import AttachType, MapType, ProgramType
+from weft.bpf.rowtype import encode
+from weft.bpf.syscall import AttachType, BpfError, MapType, ProgramType
 from weft.bpf.table import KernelTable
 from weft.bpf.wire import TableSpec
 
-# What a map of the programs' own may be: rows that mean nothing after the packet.
-_SCRATCH_KINDS = (MapType.PERCPU_ARRAY,)
+# What a map of the programs' own may be: rows that mean nothing after the packet, or soon after.
+_SCRATCH_KINDS = (MapType.PERCPU_ARRAY, MapType.LRU_HASH)
+# The kernel takes no BTF for these.
+_WITHOUT_TYPES = (MapType.RINGBUF, MapType.PROG_ARRAY)
 _FLOWS_PER_GIB, _FLOWS_MIN, _FLOWS_MAX = 65_536, 65_536, 524_288
 
 
@@ -43,14 +47,16 @@ class Program:
 class Datapath:
     """The node's maps and programs, open.
 
-    unmigrated: pins of state maps of another shape, whose rows this version cannot carry over.
+    migration: state maps of another shape, whose rows are in today's ones already.
     retired: pins of derived maps of another shape, of no use once every hook is replaced.
+    untyped: tables that this kernel holds without the names of their fields, with its word.
     """
 
     tables: Mapping[str, KernelTable]
     programs: Mapping[str, Program]
-    unmigrated: tuple[Path, ...]
+    migration: Migration
     retired: tuple[Path, ...]
+    untyped: Mapping[str, str]
 
     def program(self, name: str) -> Program:
         """Raises KeyError for a program that no object has."""
@@ -59,7 +65,7 @@ class Datapath:
     def retire(self) -> None:
         """Let go of derived maps of other shapes; call it when every hook runs these programs."""
         for path in self.retired:
-            path.unlink(missing_ok=True)
+            pinned.unpin(path)
 
 
 @contextmanager
@@ -81,14 +87,18 @@ def open_datapath(
     with ExitStack() as stack:
         stack.enter_context(pinned.held(pins))
         old = pinned.old_maps(pins, paths)
+        untyped = dict[str, str]()
         tables = {
-            spec.name: stack.enter_context(_open_table(spec, sizes[spec.name], paths[spec.name]))
+            spec.name: stack.enter_context(
+                _open_table(spec, sizes[spec.name], paths[spec.name], untyped)
+            )
             for spec in TABLES.values()
         }
         programs = load_programs(units, tables, stack)
-        unmigrated = tuple(path for path, name in old.items() if TABLES[name].is_state)
+        older = [(path, tables[name]) for path, name in old.items() if TABLES[name].is_state]
+        migration = migrate(older, LAYOUTS, stack)
         retired = tuple(path for path, name in old.items() if not TABLES[name].is_state)
-        yield Datapath(tables, programs, unmigrated, retired)
+        yield Datapath(tables, programs, migration, retired, untyped)
 
 
 def default_entries() -> dict[str, int]:
@@ -120,17 +130,37 @@ def _shape(declared: MapDeclaration) -> tuple[int, int, int, int]:
     return declared.kind, declared.key_size, declared.value_size, declared.flags
 
 
-def create_table(spec: TableSpec, entries: int) -> KernelTable:
-    """A new map of the table's shape that nothing has pinned."""
+def create_table(
+    spec: TableSpec, entries: int, untyped: dict[str, str] | None = None
+) -> KernelTable:
+    """A new map of the table's shape that nothing has pinned; `untyped` takes the kernel's word
+    where it refuses to hold the names of its fields."""
     kind, key_size, value_size, flags = table_shape(spec)
-    fd = syscall.create_map(kind, (key_size, value_size, entries), flags, spec.name)
-    return KernelTable(spec, fd)
+    sizes = key_size, value_size, entries
+    if kind not in _WITHOUT_TYPES:
+        try:
+            return KernelTable(spec, _create_typed(spec, kind, sizes, flags))
+        except BpfError as error:
+            (untyped if untyped is not None else {})[spec.name] = str(error)
+    return KernelTable(spec, syscall.create_map(kind, sizes, flags, spec.name))
 
 
-def _open_table(spec: TableSpec, entries: int, path: Path) -> KernelTable:
+def _create_typed(spec: TableSpec, kind: MapType, sizes: tuple[int, int, int], flags: int) -> int:
+    types = encode(spec, LAYOUTS)
+    btf = syscall.load_btf(types.data, f"table {spec.name}")
+    try:
+        numbers = btf, types.key_id, types.value_id
+        return syscall.create_map(kind, sizes, flags, spec.name, numbers)
+    finally:
+        os.close(btf)
+
+
+def _open_table(spec: TableSpec, entries: int, path: Path, untyped: dict[str, str]) -> KernelTable:
+    if spec.is_state:
+        write_types(path, spec, LAYOUTS)
     if not path.exists():
         with ExitStack() as undo:
-            table = undo.enter_context(create_table(spec, entries))
+            table = undo.enter_context(create_table(spec, entries, untyped))
             syscall.pin(table.fd, path)
             undo.pop_all()
         return table

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from weft.bpf.wire import TableKind, TableSpec
+from weft.bpf.wire import TableSpec
 
 MAPS, HOOKS = "maps", "hooks"
+# Of each state map in maps/, under the same name, a map that holds the BTF of its rows.
+TYPES = "types"
 # A BPF file system refuses names with a dot: EPERM, "reserved for future use".
 _BPF_FS_MAGIC = 0xCAFE4A11
 _MAP_PIN = re.compile(r"([a-z_0-9]+)-([0-9a-f]{16})")
@@ -41,11 +43,11 @@ class PinsUnusable(Exception):
 def held(pins: Path) -> Iterator[None]:
     """Make the folder and hold it against a second daemon. Raises PinsUnusable, ForeignPin."""
     _check_file_system(pins)
-    for folder in (pins, pins / MAPS, pins / HOOKS):
+    for folder in (pins, pins / MAPS, pins / HOOKS, pins / TYPES):
         folder.mkdir(mode=0o700, exist_ok=True)
     for entry in pins.iterdir():
-        if entry.name not in (MAPS, HOOKS):
-            raise ForeignPin(entry, "unknown", f"only {MAPS}/ and {HOOKS}/")
+        if entry.name not in (MAPS, HOOKS, TYPES):
+            raise ForeignPin(entry, "unknown", f"only {MAPS}/, {HOOKS}/ and {TYPES}/")
     descriptor = os.open(pins, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _lock(descriptor, pins)
@@ -55,28 +57,45 @@ def held(pins: Path) -> Iterator[None]:
 
 
 def map_pin(pins: Path, spec: TableSpec, entries: int, layouts: dict[str, tuple[str, ...]]) -> Path:
-    """Where a map is pinned. Its size counts except in LRU tables: they hold the kernel's state,
-    which a change of the size must not lose."""
+    """Where a map is pinned: its name says all that one made anew would have."""
     shape = [spec.kind, spec.key_size, spec.value_size, spec.no_prealloc]
     shape += [name if name in _SCALARS else layouts[name] for name in (spec.key, spec.value)]
-    if spec.kind is not TableKind.LRU_HASH:
-        shape.append(entries)
-    digest = hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr([*shape, entries]).encode()).hexdigest()[:16]
     return pins / MAPS / f"{spec.name}-{digest}"
+
+
+def type_pin(map_pin: Path) -> Path:
+    """Where the BTF of a map's rows is pinned."""
+    return map_pin.parent.parent / TYPES / map_pin.name
 
 
 def old_maps(pins: Path, current: dict[str, Path]) -> dict[Path, str]:
     """Maps pinned for other shapes than the current ones, and their tables' names.
 
-    Raises ForeignPin for a name that is no table's."""
+    Types whose map is gone go too. Raises ForeignPin for a name that is no table's."""
     found = {}
     for path in (pins / MAPS).iterdir():
-        match = _MAP_PIN.fullmatch(path.name)
-        if match is None or match[1] not in current:
-            raise ForeignPin(path, "unknown", f"a map out of {', '.join(sorted(current))}")
-        if path != current[match[1]]:
-            found[path] = match[1]
+        name = _table_name(path, current)
+        if path != current[name]:
+            found[path] = name
+    for path in (pins / TYPES).iterdir():
+        _table_name(path, current)
+        if not (pins / MAPS / path.name).exists():
+            path.unlink()
     return found
+
+
+def unpin(map_pin: Path) -> None:
+    """Let go of a map. Its types go last: without a map they are of no use, but not in the way."""
+    map_pin.unlink(missing_ok=True)
+    type_pin(map_pin).unlink(missing_ok=True)
+
+
+def _table_name(path: Path, current: dict[str, Path]) -> str:
+    match = _MAP_PIN.fullmatch(path.name)
+    if match is None or match[1] not in current:
+        raise ForeignPin(path, "unknown", f"a map out of {', '.join(sorted(current))}")
+    return match[1]
 
 
 def _check_file_system(pins: Path) -> None:

@@ -19,6 +19,7 @@ _LOG_TAIL_LINES = 30
 # The kernel's own "not supported", which errno(3) does not know.
 ENOTSUPP = 524
 BPF_F_NO_PREALLOC = 1
+BPF_NOEXIST = 1
 
 
 class Command(IntEnum):
@@ -35,6 +36,7 @@ class Command(IntEnum):
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
+    BTF_LOAD = 18
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
@@ -118,11 +120,26 @@ def buffer_of(data: bytes) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(data, max(1, len(data)))
 
 
-def create_map(kind: MapType, sizes: tuple[int, int, int], flags: int, name: str) -> int:
-    """A new map's descriptor. sizes: of a key, of a value, number of entries."""
-    attr = struct.pack("=5I8x16s", kind, *sizes, flags, name.encode()[:15])
+def create_map(
+    kind: MapType,
+    sizes: tuple[int, int, int],
+    flags: int,
+    name: str,
+    types: tuple[int, int, int] | None = None,
+) -> int:
+    """A new map's descriptor. sizes: of a key, of a value, number of entries; types: a BTF's
+    descriptor and the numbers of the key's and the value's types in it."""
+    words = (kind, *sizes, flags, name.encode()[:15], *(types or ()))
+    attr = struct.pack("=5I8x16s" + ("4x3I" if types else ""), *words)
     entries = f"{sizes[2]} entries of {sizes[0]}+{sizes[1]} bytes"
     return call(Command.MAP_CREATE, attr, f"create table {name} ({kind.name}, {entries})")
+
+
+def load_btf(section: bytes, of: str) -> int:
+    """A BTF's descriptor."""
+    data = buffer_of(section)
+    attr = struct.pack("=QQ4I", address_of(data), 0, len(section), 0, 0, 0)
+    return call(Command.BTF_LOAD, attr, f"load the BTF of {of}")
 
 
 def pin(fd: int, path: Path) -> None:

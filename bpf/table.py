@@ -8,6 +8,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,17 @@ from weft.bpf.syscall import BpfError, Command
 from weft.bpf.wire import TableKind, TableSpec, unpack_u32
 
 _BATCH = 4096
+_NO_ROOM = (-errno.E2BIG, -errno.ENOSPC, -errno.ENOMEM)
 _FIXED = (TableKind.ARRAY, TableKind.PERCPU_ARRAY, TableKind.PROG_ARRAY)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of a table: keys one after another, values likewise."""
+
+    count: int
+    keys: bytes
+    values: bytes
 
 
 class TableFull(Exception):
@@ -61,7 +72,9 @@ class Table(Protocol):
 
 
 class KernelTable:
-    """An open map. Owns the descriptor `fd`."""
+    """An open map. Owns the descriptor `fd`.
+
+    stride: a value's bytes as they lie in a row; row_size: those of every CPU's together."""
 
     def __init__(self, spec: TableSpec, fd: int) -> None:
         info = syscall.map_info(fd, f"table {spec.name}")
@@ -71,9 +84,10 @@ class KernelTable:
                 f"bytes, layout.py's {spec.key_size}+{spec.value_size}"
             )
         self.spec, self.fd, self.max_entries = spec, fd, info.max_entries
-        self._row_size = info.value_size
+        self.id, self.stride, self.row_size = info.id, info.value_size, info.value_size
         if spec.kind is TableKind.PERCPU_ARRAY:
-            self._row_size = -(-info.value_size // 8) * 8 * possible_cpus()
+            self.stride = -(-info.value_size // 8) * 8
+            self.row_size = self.stride * possible_cpus()
 
     @property
     def name(self) -> str:
@@ -93,12 +107,12 @@ class KernelTable:
         self.close()
 
     def lookup(self, key: bytes) -> bytes | None:
-        value = syscall.buffer_of(bytes(self._row_size))
+        value = syscall.buffer_of(bytes(self.row_size))
         result = self._element(Command.MAP_LOOKUP_ELEM, self._keys([key]), value)
         if result == -errno.ENOENT:
             return None
         self._check(result, f"look up {key.hex()} in")
-        return value.raw[: self._row_size]
+        return value.raw[: self.row_size]
 
     def update(self, rows: Mapping[bytes, bytes]) -> None:
         refused: dict[bytes, bytes] = {}
@@ -119,13 +133,46 @@ class KernelTable:
                 self._delete_one(key)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
+        for page in self.pages():
+            keys = _cut(page.keys, self.spec.key_size)
+            yield from zip(keys, _cut(page.values, self.row_size), strict=True)
+
+    def pages(self) -> Iterator[Page]:
+        """Every row, as `items`, without making an object of each."""
         cursor, done = b"", False
         while not done:
-            rows, cursor, done = self._batch_lookup(cursor)
-            yield from rows
+            page, cursor, done = self._batch_lookup(cursor)
+            yield page
+
+    def put(self, page: Page) -> None:
+        """Write a page's rows, new or not; those that a full table refuses are left out."""
+        keys, values = syscall.buffer_of(page.keys), syscall.buffer_of(page.values)
+        result, done = self._batch(Command.MAP_UPDATE_BATCH, keys, values, page.count)
+        if result < 0 and done < page.count:
+            rows = zip(
+                _cut(page.keys, self.spec.key_size), _cut(page.values, self.row_size), strict=True
+            )
+            for row in islice(rows, done, None):
+                self._update_one(*row)
+
+    def add(self, page: Page) -> list[int]:
+        """Write the rows that are absent; the places in the page of those that are not. Between
+        two looks at a row nobody can write it."""
+        keys, values = syscall.buffer_of(page.keys), syscall.buffer_of(page.values)
+        key, value = syscall.address_of(keys), syscall.address_of(values)
+        attr, present = syscall.buffer_of(bytes(32)), list[int]()
+        for place in range(page.count):
+            at = (key + place * self.spec.key_size, value + place * self.row_size)
+            struct.pack_into("=I4xQQQ", attr, 0, self.fd, *at, syscall.BPF_NOEXIST)
+            result = syscall.bpf(Command.MAP_UPDATE_ELEM, attr)
+            if result == -errno.EEXIST:
+                present.append(place)
+            elif result not in _NO_ROOM:
+                self._check(result, "carry a row over to")
+        return present
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.items())
+        return sum(page.count for page in self.pages())
 
     def _element(
         self,
@@ -141,7 +188,7 @@ class KernelTable:
     def _update_one(self, key: bytes, value: bytes) -> bool:
         """Whether there was room."""
         result = self._element(Command.MAP_UPDATE_ELEM, self._keys([key]), self._values([value]))
-        if result in (-errno.E2BIG, -errno.ENOSPC, -errno.ENOMEM):
+        if result in _NO_ROOM:
             return False
         self._check(result, f"write {key.hex()} to")
         return True
@@ -164,7 +211,7 @@ class KernelTable:
         return _joined(self.name, keys, self.spec.key_size)
 
     def _values(self, values: Sequence[bytes]) -> ctypes.Array[ctypes.c_char]:
-        return _joined(self.name, values, self._row_size)
+        return _joined(self.name, values, self.row_size)
 
     def _batch(
         self,
@@ -182,12 +229,10 @@ class KernelTable:
         done: int = struct.unpack_from("=I", attr, 32)[0]
         return result, 0 if result < 0 and done == count else done
 
-    def _batch_lookup(
-        self, cursor: bytes, count: int = _BATCH
-    ) -> tuple[list[tuple[bytes, bytes]], bytes, bool]:
+    def _batch_lookup(self, cursor: bytes, count: int = _BATCH) -> tuple[Page, bytes, bool]:
         """Some rows, where to go on, and whether these were the last."""
         key_size = self.spec.key_size
-        into = [syscall.buffer_of(bytes(size * count)) for size in (key_size, self._row_size)]
+        into = [syscall.buffer_of(bytes(size * count)) for size in (key_size, self.row_size)]
         # Hashes use 4 bytes of the cursor (a bucket), other tables a key.
         before, after = syscall.buffer_of(cursor), syscall.buffer_of(bytes(max(4, key_size)))
         cursors = (syscall.address_of(before) if cursor else 0, syscall.address_of(after))
@@ -196,8 +241,9 @@ class KernelTable:
             return self._batch_lookup(cursor, count * 2)
         if result != -errno.ENOENT:
             self._check(result, "list")
-        keys, values = _cut(into[0], key_size, done), _cut(into[1], self._row_size, done)
-        return list(zip(keys, values, strict=True)), after.raw, result == -errno.ENOENT
+        keys = ctypes.string_at(into[0], key_size * done)
+        page = Page(done, keys, ctypes.string_at(into[1], self.row_size * done))
+        return page, after.raw, result == -errno.ENOENT
 
     def _check(self, result: int, tried: str) -> None:
         if result < 0:
@@ -212,9 +258,8 @@ def _joined(table: str, parts: Sequence[bytes], size: int) -> ctypes.Array[ctype
     return syscall.buffer_of(data)
 
 
-def _cut(buffer: ctypes.Array[ctypes.c_char], size: int, count: int) -> list[bytes]:
-    data = ctypes.string_at(buffer, size * count)
-    return [data[at : at + size] for at in range(0, size * count, size)]
+def _cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def possible_cpus() -> int:

@@ -58,7 +58,7 @@ class Upkeep:
         loop.observers.append(self._turned)
 
     async def run(self) -> None:
-        """Until the node is ready."""
+        """Until the node is ready and nothing of an older version is left."""
         await self._loop.wait_until(self._in_line, math.inf)
         settle_memory()
         await self._loop.wait_until(self._hooked, HOOKS_TIMEOUT_S)
@@ -66,6 +66,16 @@ class Upkeep:
         install_conflist(self._config.conf_dir)
         log.info("ready", extra={"node": self._config.node, "mode": self._config.mode})
         self.ready.set()
+        await self._finish_migration()
+
+    async def _finish_migration(self) -> None:
+        """As long as a hook runs an older version's programs, they write to its maps."""
+        if not self._datapath.migration.moves:
+            return
+        await self._loop.wait_until(self._hooked, math.inf)
+        for _ in self._datapath.migration.finish():
+            await asyncio.sleep(0)
+        log.info("state of the version before is carried over, its maps are gone")
 
     def _in_line(self) -> bool:
         """Every source has listed, pods can be given addresses, the node's own rows are done."""

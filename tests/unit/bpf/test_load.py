@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from weft.bpf import syscall
-from weft.bpf.layout import LAYOUTS, TABLES, Settings, pack_u32, pack_u64
+from weft.bpf.layout import LAYOUTS, TABLES, Flow, Settings, pack_u32, pack_u64
 from weft.bpf.load import check_declarations, default_entries, open_datapath
 from weft.bpf.objects import MapDeclaration, Object, ObjectError, Program, layout_hash, write_object
-from weft.bpf.pins import ForeignPin, PinsUnusable, map_pin
+from weft.bpf.pins import MAPS, TYPES, ForeignPin, PinsUnusable, map_pin
 from weft.bpf.syscall import BpfError, MapType
 
 SMALL = {"flows": 1_024, "translations": 1_024, "snat": 1_024, "sockets": 1_024}
@@ -33,7 +33,8 @@ def test_rows_outlive_the_daemon(bpffs: Path, tiny_objects: Path) -> None:
         datapath.tables["backends"].update({KEY: pack_u64(1)})
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
         assert datapath.tables["backends"].lookup(KEY) == pack_u64(1)
-        assert datapath.retired == datapath.unmigrated == ()
+        assert (datapath.retired, datapath.migration.moves) == ((), ())
+        assert not datapath.untyped, "this kernel takes BTF with every kind of map"
 
 
 def test_a_second_daemon_is_refused(bpffs: Path, tiny_objects: Path) -> None:
@@ -69,24 +70,45 @@ def test_a_map_whose_rows_follow_from_the_plan_is_made_anew_in_another_size(
         assert not datapath.retired[0].exists()
 
 
-def test_flows_are_kept_whatever_size_is_asked_for(bpffs: Path, tiny_objects: Path) -> None:
-    flow = {bytes(40): bytes(40)}
+def test_flows_are_carried_over_to_a_table_of_another_size(bpffs: Path, tiny_objects: Path) -> None:
+    flow = {bytes(40): bytes(range(40))}
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
         datapath.tables["flows"].update(flow)
     larger = SMALL | {"flows": 2_048}
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=larger) as datapath:
+        assert datapath.tables["flows"].max_entries == 2_048
         assert dict(datapath.tables["flows"].items()) == flow
+        assert pin_of(bpffs / "w", "flows").exists(), "hooks still use it"
+        list(datapath.migration.finish())
+    assert [pin.name.partition("-")[0] for pin in (bpffs / "w" / MAPS).iterdir()].count(
+        "flows"
+    ) == 1
+    assert len(list((bpffs / "w" / TYPES).iterdir())) == sum(t.is_state for t in TABLES.values())
 
 
-def test_flows_of_another_struct_are_reported_and_left(bpffs: Path, tiny_objects: Path) -> None:
+def test_flows_whose_version_did_not_say_what_they_hold_are_reported_and_left(
+    bpffs: Path, tiny_objects: Path
+) -> None:
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL):
         pass
     older = pin_of(bpffs / "w", "flows", LAYOUTS | {"Flow": ("40", "other:__u64@0")})
     pin_of(bpffs / "w", "flows").rename(older)
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
-        assert datapath.unmigrated == (older,)
+        assert set(datapath.migration.unmigrated) == {older}
         datapath.retire()
+        list(datapath.migration.finish())
     assert older.exists()
+
+
+def test_the_kernel_tells_the_fields_of_a_tables_rows_apart(
+    bpffs: Path, tiny_objects: Path
+) -> None:
+    with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
+        datapath.tables["flows"].update({bytes(40): bytes(range(40))})
+        datapath.tables["backends"].update({KEY: pack_u64(1)})
+    dump = pin_of(bpffs / "w", "flows").read_text()
+    assert f": {{{Flow.unpack(bytes(range(40))).initiator_revision}," in dump
+    assert "7: {1,}" in pin_of(bpffs / "w", "backends").read_text()
 
 
 @pytest.mark.parametrize("name", ["maps/cilium_lxc", "maps/flows", "maps/other-0123456789abcdef"])
@@ -105,7 +127,9 @@ def test_a_pin_that_is_no_table_is_refused_and_named(
 def test_an_unknown_folder_among_the_pins_is_refused(bpffs: Path, tiny_objects: Path) -> None:
     (bpffs / "w" / "tc").mkdir(parents=True)
     with (
-        pytest.raises(ForeignPin, match="tc is unknown, where only maps/ and hooks/ belongs"),
+        pytest.raises(
+            ForeignPin, match="tc is unknown, where only maps/, hooks/ and types/ belongs"
+        ),
         open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL),
     ):
         pass
