@@ -83,7 +83,9 @@ class Config:
     kubelet_servers: Annotated[
         Path, Setting("/run/weft/kubelet-api-servers", "URLs that the kubelet uses", Path)
     ]
-    mode: Annotated[Mode, Setting("vxlan", "network mode: vxlan or bridge", Mode)]
+    mode: Annotated[
+        Mode, Setting("auto", "how pods reach other nodes': auto, vxlan, direct or bridge", Mode)
+    ]
     overlay: Annotated[bool, Setting("true", "bridge mode: tunnel between nodes", _switch)]
     overlay_vni: Annotated[int, Setting("4242", "VXLAN network identifier", int)]
     overlay_port: Annotated[int, Setting("8472", "VXLAN UDP port", _port)]

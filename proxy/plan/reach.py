@@ -63,7 +63,8 @@ def segments(world: World) -> tuple[Segment, ...]:
     """The networks that the node shares with others, the best first: where its InternalIP is.
 
     The peer must find the InternalIP that is here on its own link: a network that holds another
-    address of this node only would be one-way. A single address (/32, /128) is nobody's network.
+    address of this node only would be one-way. A single address (/32, /128) is nobody's network,
+    and a link without neighbours (WireGuard) picks the peer by addresses that it knows no pod's of.
     """
     own = world.own_node()
     if own is None:

@@ -10,7 +10,7 @@ from weft.proxy.model.world import Mode
 
 def test_every_setting_has_a_default_but_the_node_must_have_a_name() -> None:
     config = load(["--node", "n1"])
-    assert (config.node, config.mode, config.api_servers) == ("n1", Mode.VXLAN, ())
+    assert (config.node, config.mode, config.api_servers) == ("n1", Mode.AUTO, ())
     with pytest.raises(ConfigError, match="--node is empty"):
         load(["--node", ""])
 

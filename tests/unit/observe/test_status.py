@@ -31,7 +31,7 @@ def test_a_node_in_order_passes_every_check() -> None:
             assert await failed(node) == {}
             status = await NodeReport(node.view, dict).status()
             uses = {use.name: use.rows for use in status.tables}
-            assert (status.node, status.mode, status.stage) == ("n1", "vxlan", "listed")
+            assert (status.node, status.mode, status.stage) == ("n1", "auto", "listed")
             assert (uses["frontends"], uses["slots"]) == (2, 1)
 
     asyncio.run(story())

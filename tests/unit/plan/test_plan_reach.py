@@ -104,6 +104,11 @@ def test_the_nodes_own_devices_lead_to_nobody(name: str) -> None:
     assert reach(world_of(AUTO, OWN, link), node("n2", NEAR4), 4) == Tunnel(NEAR4)
 
 
+def test_a_link_without_neighbours_leads_to_no_pod() -> None:
+    link = Link("wg0", 2, 1420, (OWN4,), networks=(NETWORK4,), has_ethernet=False)
+    assert reach(world_of(AUTO, OWN, link), node("n2", NEAR4), 4) == Tunnel(NEAR4)
+
+
 @st.composite
 def ends(draw: st.DrawFn) -> tuple[Address, ...]:
     chosen = [draw(st.sampled_from(group)) for group in ((OWN4, NEAR4, FAR4), (OWN6, NEAR6, FAR6))]
