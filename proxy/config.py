@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from weft.bpf.layout import TABLES
-from weft.proxy.model.world import Mode
+from weft.proxy.model.world import Mode, SocketHook
 
 
 class ConfigError(Exception):
@@ -55,6 +55,10 @@ def _port(text: str) -> int:
     return number
 
 
+def _port_or_none(text: str) -> int:
+    return 0 if text == "0" else _port(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a field of Config is set by: its default as text, its help, and how text is read.
@@ -89,6 +93,9 @@ class Config:
     overlay: Annotated[bool, Setting("true", "bridge mode: tunnel between nodes", _switch)]
     overlay_vni: Annotated[int, Setting("4242", "VXLAN network identifier", int)]
     overlay_port: Annotated[int, Setting("8472", "VXLAN UDP port", _port)]
+    ask_port: Annotated[
+        int, Setting("8474", "UDP port where nodes ask whose an address is; 0: off", _port_or_none)
+    ]
     masquerade: Annotated[
         bool, Setting("true", "pods leave the cluster with the node's address", _switch)
     ]
@@ -98,7 +105,14 @@ class Config:
     ]
     snat_port_min: Annotated[int, Setting("61000", "first port to masquerade with", _port)]
     snat_port_max: Annotated[int, Setting("65535", "last port to masquerade with", _port)]
+    forward_accept: Annotated[
+        bool, Setting("true", "accept pods' traffic in FORWARD chains that drop", _switch)
+    ]
     event_sample: Annotated[int, Setting("0", "one new flow in this many is told", int)]
+    socket_hook: Annotated[
+        SocketHook,
+        Setting("all", "sockets that translate VIPs: all, or node: not those of pods", SocketHook),
+    ]
     table_sizes: Annotated[
         Mapping[str, int], Setting("", "rows of tables: TABLE=ROWS, by comma", _entries)
     ]

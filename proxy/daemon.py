@@ -25,7 +25,7 @@ from weft.bpf.load import Datapath, open_datapath
 from weft.bpf.wire import TableKind
 from weft.cni.repair import open_leases, reconcile
 from weft.cni.server import DELETIONS, LEASES, CniServer
-from weft.proxy.apply import podroutes, sysctl
+from weft.proxy.apply import forward, podroutes, sysctl
 from weft.proxy.apply.applier import Applier
 from weft.proxy.apply.desired import Desired
 from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
@@ -37,7 +37,7 @@ from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.config import Config
 from weft.proxy.intake import Intake
 from weft.proxy.loop import Loop, View
-from weft.proxy.model.objects import Kind
+from weft.proxy.model.objects import LISTED_KINDS, Kind
 from weft.proxy.model.world import Settings, World
 from weft.proxy.node import DaemonNode, workload_of
 from weft.proxy.observe.serve import observing
@@ -55,11 +55,11 @@ log = logging.getLogger(__name__)
 POD_LINKS = re.compile(r"weft[0-9a-f]{11}")
 """Names of pods' host ends (weft.cni.verbs.host_ifname)."""
 
-EXPECTED = frozenset(Kind)
-"""Every kind has a source that lists it; nothing goes before all have."""
+EXPECTED = LISTED_KINDS
+"""Nothing goes before all of these have listed."""
 
 
-OFTEN = (sysctl.NAME, "hooks")
+OFTEN = ("hooks", sysctl.NAME, forward.NAME)
 """What others alter without a word, and must not stay altered for long."""
 
 
@@ -116,6 +116,8 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     applier.repairs[podroutes.NAME] = lambda: podroutes.repair(intake.world)
     sysctls = _sysctls(config)
     applier.repairs[sysctl.NAME] = lambda: sysctls.mend(intake.world)
+    if config.forward_accept:
+        applier.repairs[forward.NAME] = forward.Forward().mend
     patrol = Patrol(applier, [*sorted(ROW_TABLES), podroutes.NAME], OFTEN)
     planning = Planning(PLANNERS, desired)
     return Loop(intake, planning, desired, applier, patrol)
@@ -135,9 +137,20 @@ def _open_datapath(config: Config, stack: AsyncExitStack) -> tuple[Datapath, Hoo
     datapath = stack.enter_context(
         open_datapath(pins=config.pins, objects=build.objects_folder(), entries=config.table_sizes)
     )
+    _say_migration(datapath)
     cgroup = find_cgroup2(config.cgroup)
     hooks = Hooks(datapath.programs, config.pins, cgroup, has_tcx=features.tcx)
     return datapath, stack.enter_context(hooks)
+
+
+def _say_migration(datapath: Datapath) -> None:
+    for one in datapath.migration.copied:
+        extra = {"pin": one.pin.name, "rows": one.rows, "unfit": one.unfit}
+        log.info("state of another version carried over", extra=extra)
+    for pin, why in datapath.migration.unmigrated.items():
+        log.warning("state of another version left", extra={"pin": str(pin), "why": why})
+    for table, why in datapath.untyped.items():
+        log.warning("a table's dump will not name its fields", extra={"map": table, "why": why})
 
 
 def _settings(config: Config) -> Settings:
@@ -149,11 +162,13 @@ def _settings(config: Config) -> Settings:
         overlay=config.overlay,
         overlay_vni=config.overlay_vni,
         overlay_port=config.overlay_port,
+        ask_port=config.ask_port,
         masquerade=config.masquerade,
         never_masquerade=config.never_masquerade,
         snat_port_min=config.snat_port_min,
         snat_port_max=config.snat_port_max,
         event_sample=config.event_sample,
+        socket_hook=config.socket_hook,
     )
 
 

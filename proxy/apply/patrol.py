@@ -18,9 +18,9 @@ SHARE = 0.005
 
 @dataclass(slots=True)
 class _Walk:
-    """Tables in their order, over and over, with a pause after each."""
+    """Groups of tables in their order, over and over, with a pause after each."""
 
-    tables: Iterator[str]
+    groups: Iterator[Sequence[str]]
     pause_s: float
     next_s: float
 
@@ -28,7 +28,7 @@ class _Walk:
 class Patrol:
     """Walks the tables of an applier, one of a walk each time that `next_s` comes.
 
-    often: the tables of which each is compared every OFTEN_S.
+    often: the tables that are all compared every OFTEN_S.
     """
 
     def __init__(
@@ -40,21 +40,21 @@ class Patrol:
     ) -> None:
         self._applier = applier
         self._clock = clock
-        walks = [(tables, ROUND_S), *(((one,), OFTEN_S) for one in often)]
-        self._walks = [
-            _Walk(cycle(names), round_s / len(names), clock() + round_s / len(names))
-            for names, round_s in walks
-        ]
+        pause_s = ROUND_S / len(tables)
+        self._walks = [_Walk(cycle((one,) for one in tables), pause_s, clock() + pause_s)]
+        if often:
+            self._walks.append(_Walk(cycle((often,)), OFTEN_S, clock() + OFTEN_S))
 
     @property
     def next_s(self) -> float:
         return min(walk.next_s for walk in self._walks)
 
     def step(self) -> None:
-        """Compare the next table of each walk whose time has come."""
+        """Compare the next tables of each walk whose time has come."""
         for walk in self._walks:
             started_s = self._clock()
             if started_s >= walk.next_s:
-                self._applier.compare(next(walk.tables))
+                for table in next(walk.groups):
+                    self._applier.compare(table)
                 spent_s = self._clock() - started_s
                 walk.next_s = started_s + max(walk.pause_s, spent_s / SHARE)

@@ -80,7 +80,7 @@ class Sysctls:
 
     def _wanted(self, world: World) -> Iterator[tuple[Path, str]]:
         """accept_ra comes before forwarding: between the two an advertised route would be lost."""
-        names = [link.name for link in world.links() if is_uplink(world, link)]
+        names = [link.name for link in world.links() if is_uplink(link)]
         for name in names:
             path = self.root / "ipv6/conf" / name / "accept_ra"
             if read(path) == "1":
