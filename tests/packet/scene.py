@@ -157,8 +157,10 @@ class Scene:
         self.node.put("backends", 2, Backend(SERVICE))
         self.node.put("slots", SlotKey(SERVICE, 0), Slot(2, address, 8080))
 
-    def prefix(self, network: Network, flags: int, node: Address = UNSPECIFIED) -> None:
-        self.node.put("prefixes", prefix_key(network), Prefix(node, flags, 0))
+    def prefix(
+        self, network: Network, flags: int, node: Address = UNSPECIFIED, ifindex: int = 0
+    ) -> None:
+        self.node.put("prefixes", prefix_key(network), Prefix(node, flags, ifindex))
 
     def local_range(self) -> None:
         self.prefix(self.at.own_range, PrefixFlag.LOCAL | PrefixFlag.NO_MASQUERADE)
@@ -166,6 +168,11 @@ class Scene:
     def remote_range(self, node: Address | None = None) -> None:
         flags = PrefixFlag.REMOTE | PrefixFlag.NO_MASQUERADE
         self.prefix(self.at.peer_range, flags, node or self.at.peer_node)
+
+    def direct_range(self, ifindex: int = UPLINK) -> None:
+        """The peer's node is the next hop on a link of ours."""
+        flags = PrefixFlag.REMOTE | PrefixFlag.NO_MASQUERADE | PrefixFlag.DIRECT
+        self.prefix(self.at.peer_range, flags, self.at.peer_node, ifindex)
 
     def remove_pod(self, address: Address) -> None:
         self.node.tables["workloads"].delete([pack_address(address)])

@@ -43,6 +43,14 @@ def test_every_packet_to_another_node_takes_the_overlay(scene: Scene) -> None:
     assert scene.node.counts()[tunnelled] == before + 1 + BUSY
 
 
+def test_every_packet_to_a_node_on_the_same_link_goes_there(scene: Scene) -> None:
+    scene.direct_range()
+    direct = (Reason.DIRECT, Direction.FROM_POD)
+    before = scene.node.counts().get(direct, 0)
+    busy(scene, scene.udp(scene.at.a, scene.at.c))
+    assert scene.node.counts()[direct] == before + 1 + BUSY
+
+
 def test_another_mac_and_another_link_are_not_taken_for_the_sender(scene: Scene) -> None:
     scene.pod(scene.at.b, mac=MAC_B)
     sent = replace(busy(scene, scene.tcp(scene.at.a, scene.at.b)), flags=ACK)

@@ -106,6 +106,13 @@ def test_ipv4_pods_are_reached_over_an_ipv6_underlay(scene4: Scene, wire: Wire) 
     assert wire.carry(from_c(scene4), sender=far_node) is Reason.DELIVERED
 
 
+def test_a_peer_on_our_link_is_believed_through_the_tunnel_too(peers: Scene, wire: Wire) -> None:
+    peers.direct_range()
+    assert wire.carry(from_c(peers), sender=peers.at.peer_node) is Reason.DELIVERED
+    stranger = peers.at.peer_node + 60
+    assert wire.carry(from_c(peers), sender=stranger) is Reason.OVERLAY_SOURCE
+
+
 def test_a_sender_that_is_no_node_is_not_believed(peers: Scene, wire: Wire) -> None:
     stranger = peers.at.peer_node + 60
     assert wire.carry(from_c(peers), sender=stranger) is Reason.OVERLAY_SOURCE
