@@ -261,7 +261,8 @@ class Shaping:
 class Link:
     """A network device of the node, as netlink tells it; its key in World is `name`.
 
-    networks: those of its addresses, whose hosts it reaches without a router.
+    addresses: in the order of preference as a packet's source. networks: those of its addresses,
+    whose hosts it reaches without a router. has_ethernet: packets on it begin with its header.
     """
 
     name: str
@@ -270,6 +271,7 @@ class Link:
     addresses: tuple[Address, ...]
     default_route: bool = False
     networks: tuple[Network, ...] = ()
+    has_ethernet: bool = True
 
 
 @dataclass(frozen=True, slots=True)

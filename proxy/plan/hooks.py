@@ -65,7 +65,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
 def _link_rows(world: World, link: Link) -> Iterator[Row]:
     if link.name == OVERLAY and world.settings.has_overlay:
         yield from _both(link.ifindex, "from_overlay", "to_overlay")
-    elif is_uplink(world, link):
+    elif is_uplink(link):
         yield from _both(link.ifindex, "from_uplink", "to_uplink")
 
 

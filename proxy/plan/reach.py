@@ -73,7 +73,7 @@ def segments(world: World) -> tuple[Segment, ...]:
         ((inside[0] not in link.addresses, -network.prefixlen, link.ifindex, link.name),
          Segment(network, link.name, link.ifindex))
         for link in world.links()
-        if is_uplink(world, link)
+        if is_uplink(link) and link.has_ethernet
         for network in _shared(link)
         if (inside := [a for a in own.addresses if a in network])
     ]  # fmt: skip

@@ -4,10 +4,11 @@ from collections.abc import Hashable, Iterable, Iterator
 
 from weft.bpf.layout import UNSPECIFIED, SettingFlag, pack_u32
 from weft.bpf.layout import Settings as SettingsRow
-from weft.proxy.model.objects import Kind
-from weft.proxy.model.world import Change, Mode, Settings, World
+from weft.proxy.model.objects import Kind, Link
+from weft.proxy.model.world import Change, Mode, World
 from weft.proxy.plan.node import OVERLAY, gateway, pod_cidr
 from weft.proxy.plan.rows import Planner, Row
+from weft.proxy.plan.uplinks import is_uplink
 
 _KEY = "settings"
 
@@ -18,7 +19,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     row = SettingsRow(
         host_netns=settings.host_netns_cookie,
         overlay_ifindex=overlay.ifindex if overlay is not None else 0,
-        flags=_flags(settings, overlay is not None),
+        flags=_flags(world, overlay is not None),
         overlay_vni=settings.overlay_vni,
         hz=settings.hz,
         snat_port_min=settings.snat_port_min,
@@ -34,14 +35,16 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     yield Row("settings", pack_u32(0), row.pack())
 
 
-def _flags(settings: Settings, overlay: bool) -> SettingFlag:
-    flags = SettingFlag(0)
+def _flags(world: World, overlay: bool) -> SettingFlag:
+    settings, flags = world.settings, SettingFlag(0)
     if overlay:
         flags |= SettingFlag.OVERLAY
     if settings.mode is Mode.BRIDGE:
         flags |= SettingFlag.BRIDGE
     if settings.masquerade:
         flags |= SettingFlag.MASQUERADE
+    if any(is_uplink(link) and not link.has_ethernet for link in world.links()):
+        flags |= SettingFlag.LAYER3
     return flags
 
 
@@ -50,7 +53,15 @@ def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
         return (_KEY,)
     if change.kind is Kind.NODE and before.own_node() != after.own_node():
         return (_KEY,)
+    if _is_layer3(change):
+        return (_KEY,)
     return ()
+
+
+def _is_layer3(change: Change) -> bool:
+    """Whether a link without Ethernet came, changed or went."""
+    records = (change.before, change.after)
+    return any(isinstance(link, Link) and not link.has_ethernet for link in records)
 
 
 def _all_keys(world: World) -> Iterable[Hashable]:

@@ -1,38 +1,36 @@
 """Owns the uplinks table: the links that lead outside and the addresses to leave with.
 
-A key is a link's name. An uplink holds an InternalIP of the own node, a network with one inside, or
-a default route.
+A key is a link's name. An uplink has an address that others may answer to, or a default route: who
+is behind it knows no pod's address.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
 from typing import cast
 
-from weft.bpf.layout import UNSPECIFIED, Uplink, pack_u32
+from weft.bpf.layout import UNSPECIFIED, Uplink, UplinkFlag, pack_u32
 from weft.proxy.model.objects import Address, Kind, Link
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.node import NEVER_UPLINKS
 from weft.proxy.plan.rows import Planner, Row
 
 
-def is_uplink(world: World, link: Link) -> bool:
+def is_uplink(link: Link) -> bool:
     """Whether pods' traffic to the outside may leave by `link`."""
     if link.name in NEVER_UPLINKS:
         return False
-    ours = _internal_ips(world)
-    return (
-        link.default_route
-        or not set(ours).isdisjoint(link.addresses)
-        or any(address in network for network in link.networks for address in ours)
-    )
+    return link.default_route or any(map(_is_usable, link.addresses))
 
 
 def leaving_address(world: World, link: Link, version: int) -> Address | None:
-    """The address that pods' traffic gets at `link`: the node's InternalIP if it is there."""
-    usable = [
-        a for a in link.addresses
-        if a.version == version and not a.is_link_local and not a.is_loopback
-    ]  # fmt: skip
+    """The address that pods' traffic gets at `link`: the node's InternalIP if it is there, else the
+    first, which stays the first when others come.
+    """
+    usable = [a for a in link.addresses if a.version == version and _is_usable(a)]
     return next((a for a in _internal_ips(world) if a in usable), next(iter(usable), None))
+
+
+def _is_usable(address: Address) -> bool:
+    return not address.is_link_local and not address.is_loopback
 
 
 def _internal_ips(world: World) -> tuple[Address, ...]:
@@ -42,11 +40,11 @@ def _internal_ips(world: World) -> tuple[Address, ...]:
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
     link = world.link(cast(str, key))
-    if link is not None and is_uplink(world, link):
+    if link is not None and is_uplink(link):
         row = Uplink(
             leaving_address(world, link, 4) or UNSPECIFIED,
             leaving_address(world, link, 6) or UNSPECIFIED,
-            flags=0,
+            UplinkFlag(0) if link.has_ethernet else UplinkFlag.LAYER3,
         )
         yield Row("uplinks", pack_u32(link.ifindex), row.pack())
 

@@ -13,7 +13,7 @@ import struct
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -42,6 +42,10 @@ _IFINFO_SIZE, _RTMSG_SIZE = 16, 12
 _IFINDEX = struct.Struct("=i")
 _SCOPE_UNIVERSE = 0
 _TENTATIVE_OR_DEPRECATED = 0x40 | 0x20
+# Of IPv6 IFA_F_TEMPORARY, of IPv4 IFA_F_SECONDARY: one number (linux/if_addr.h).
+_TEMPORARY_OR_SECONDARY = 0x01
+# ARPHRD_ETHER, ARPHRD_LOOPBACK (linux/if_arp.h): what tun, WireGuard and PPP are not.
+_WITH_ETHERNET = (1, 772)
 
 
 class Netlink:
@@ -216,6 +220,7 @@ class Netlink:
                     addresses=tuple(address for address, _ in found),
                     default_route=ifindex in defaults,
                     networks=tuple(dict.fromkeys(network for _, network in found)),
+                    has_ethernet=link["ifi_type"] in _WITH_ETHERNET,
                 )
 
 
@@ -236,19 +241,31 @@ def _attribute(body: bytes, at: int, wanted: int) -> bytes:
 
 
 def _addresses(netlink: Any) -> Mapping[int, list[tuple[Address, Network]]]:
-    """Addresses that may be a packet's source, each with the network that it is in, by ifindex, in
-    the kernel's order.
+    """Addresses that may be a packet's source, each with the network that it is in, by ifindex:
+    first those that stay, of these the oldest.
     """
     found: dict[int, list[tuple[Address, Network]]] = defaultdict(list)
-    for message in netlink.get_addr():
-        flags = message.get("IFA_FLAGS") or message["flags"]
-        if message["scope"] == _SCOPE_UNIVERSE and not flags & _TENTATIVE_OR_DEPRECATED:
+    for message in _oldest_first(netlink.get_addr()):
+        if message["scope"] == _SCOPE_UNIVERSE and not _flags(message) & _TENTATIVE_OR_DEPRECATED:
             # IFA_ADDRESS is the other end's on a point-to-point link, and its prefix goes with it.
             far = message.get("IFA_ADDRESS")
             own = ip_address(message.get("IFA_LOCAL") or far)
             network = ip_network(f"{far or own}/{message['prefixlen']}", strict=False)
             found[message["index"]].append((own, network))
     return found
+
+
+def _oldest_first(messages: Iterable[Any]) -> list[Any]:
+    """The kernel lists a link's IPv4 addresses as they came, IPv6's the latest first
+    (net/ipv6/addrconf.c, ipv6_link_dev_addr, 6.18)."""
+    listed = list(messages)
+    older = [m for m in listed if m["family"] == socket.AF_INET]
+    older += [m for m in reversed(listed) if m["family"] != socket.AF_INET]
+    return sorted(older, key=lambda message: _flags(message) & _TEMPORARY_OR_SECONDARY)
+
+
+def _flags(message: Any) -> int:
+    return int(message.get("IFA_FLAGS") or message["flags"])
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -18,6 +18,7 @@ from weft.bpf.layout import (
     Slot,
     SlotKey,
     Uplink,
+    UplinkFlag,
     Workload,
     pack_u32,
     unpack_address,
@@ -126,7 +127,10 @@ def _uplinks(plan: Plan, world: World) -> Lines:
     lines: Lines = {}
     for key, value in _rows(plan, "uplinks"):
         row = Uplink.unpack(value)
-        lines[str(unpack_u32(key))] = " ".join([*_address(row.addr4), *_address(row.addr6)])
+        layer3 = ["layer 3"] if row.flags & UplinkFlag.LAYER3 else []
+        lines[str(unpack_u32(key))] = " ".join(
+            [*_address(row.addr4), *_address(row.addr6), *layer3]
+        )
     return lines
 
 

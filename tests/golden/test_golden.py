@@ -59,6 +59,7 @@ def link(said: Mapping[str, Any]) -> Link:
         addresses=tuple(ip_interface(text).ip for text in written),
         default_route=said.get("default_route", False),
         networks=tuple(ip_interface(text).network for text in written if "/" in text),
+        has_ethernet=said.get("ethernet", True),
     )
 
 

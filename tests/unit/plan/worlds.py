@@ -109,7 +109,8 @@ def links(draw: st.DrawFn) -> Move:
     ifindex = draw(st.integers(1, 2)) * 10 + LINKS.index(name)
     mtu = draw(st.sampled_from((1500, 9000)))
     networks = tuple(draw(st.lists(st.sampled_from(NETWORKS), max_size=2, unique=True)))
-    record = Link(name, ifindex, mtu, draw(some(NODE_IPS)), draw(st.booleans()), networks)
+    flags = draw(st.booleans()), networks, draw(st.booleans())
+    record = Link(name, ifindex, mtu, draw(some(NODE_IPS)), *flags)
     return Kind.LINK, name, draw(st.sampled_from((record, record, None)))
 
 
