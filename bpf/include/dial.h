@@ -24,6 +24,20 @@ static bool is_of_node(struct bpf_sock_addr *ctx, const struct settings *s)
 	return bpf_get_netns_cookie(ctx) == s->host_netns;
 }
 
+/* Of a pod whose sockets dial as they are: from_pod translates what they send. */
+static bool is_spared(struct bpf_sock_addr *ctx, const struct settings *s)
+{
+	u64 netns = bpf_get_netns_cookie(ctx);
+	struct sandbox *sandbox;
+
+	if (netns == s->host_netns)
+		return false;
+	if (s->flags & SETTING_NODE_SOCKETS)
+		return true;
+	sandbox = sandboxes.lookup(&netns);
+	return sandbox && (sandbox->flags & SANDBOX_NO_SOCKETS);
+}
+
 /* The protocol that is translated for this socket; 0: none. Multipath TCP is TCP on the wire. */
 static u8 translated_protocol(struct bpf_sock_addr *ctx, const struct settings *s)
 {
@@ -83,6 +97,9 @@ static enum dialled dial(struct bpf_sock_addr *ctx, struct peer *peer)
 	if (!proto)
 		return DIALLED_OTHER;
 	slot = pick(peer, proto, &outcome);
+	/* Asked only now: most of what is dialled is no Service's. UDP is the node's own here. */
+	if (outcome != DIALLED_OTHER && proto == IPPROTO_TCP && is_spared(ctx, s))
+		return DIALLED_OTHER;
 	if (!slot)
 		return outcome;
 	peer->addr = slot->addr;

@@ -46,6 +46,13 @@ class Mode(StrEnum):
     BRIDGE = "bridge"
 
 
+class SocketHook(StrEnum):
+    """Whose connect() is translated at the socket; for all others each packet is."""
+
+    ALL = "all"
+    NODE = "node"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator set and the node is; fixed while the daemon runs."""
@@ -65,6 +72,7 @@ class Settings:
     snat_port_min: int = 61000
     snat_port_max: int = 65535
     event_sample: int = 0
+    socket_hook: SocketHook = SocketHook.ALL
 
     @property
     def has_overlay(self) -> bool:

@@ -13,7 +13,18 @@ from tests.packet.packets import TCP, UDP
 from tests.packet.runner import Node
 from tests.packet.scene import ADDRESSES, SERVICE, Scene
 from weft.bpf import syscall
-from weft.bpf.layout import Backend, Direction, Frontend, FrontendKey, Reason, Slot, SlotKey
+from weft.bpf.layout import (
+    Backend,
+    Direction,
+    Frontend,
+    FrontendKey,
+    Reason,
+    Sandbox,
+    SandboxFlag,
+    SettingFlag,
+    Slot,
+    SlotKey,
+)
 from weft.bpf.syscall import ProgramType
 
 SO_NETNS_COOKIE = 71
@@ -92,10 +103,22 @@ class Sockets(Scene):
         self.node.put("slots", SlotKey(SERVICE, 0), slot)
         self.node.put("frontends", FrontendKey(self.at.vip, 80, UDP), Frontend(SERVICE, 1, 0))
 
+    def netns_cookie(self) -> int:
+        raw = self.open(socket.SOCK_DGRAM).getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        return int.from_bytes(raw, "little")
+
     def be_the_node(self) -> None:
         """From now on this process counts as the node's."""
-        cookie = self.open(socket.SOCK_DGRAM).getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
-        self.settings(host_netns=int.from_bytes(cookie, "little"))
+        self.settings(host_netns=self.netns_cookie())
+
+    def is_translated(self) -> bool:
+        """Whether a new connect() to the VIP is translated, or refused, at the socket."""
+        client = self.open(socket.SOCK_STREAM)
+        client.setblocking(False)
+        before = socket_counts(self)
+        with suppress(OSError):
+            client.connect((self.vip, 80))
+        return socket_counts(self) != before
 
 
 @pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
@@ -155,6 +178,30 @@ def test_connect_where_nobody_is_is_refused_at_once(sockets: Sockets, port: int)
     with pytest.raises(ConnectionRefusedError):
         sockets.open(socket.SOCK_STREAM).connect((sockets.vip, port))
     assert socket_counts(sockets)[Reason.NO_BACKEND] == before + 1
+
+
+def test_a_spared_pod_dials_the_vip_as_it_is(sockets: Sockets) -> None:
+    sockets.serve(TCP, sockets.server(socket.SOCK_STREAM))
+    sockets.node.put("sandboxes", sockets.netns_cookie(), Sandbox(SandboxFlag.NO_SOCKETS))
+    assert not sockets.is_translated()
+    # Nor is it refused here where the Service has no endpoints.
+    sockets.serve(TCP)
+    assert not sockets.is_translated()
+
+
+def test_another_pods_sockets_are_translated_beside_a_spared_one(sockets: Sockets) -> None:
+    sockets.serve(TCP, sockets.server(socket.SOCK_STREAM))
+    other = sockets.netns_cookie() + 1
+    sockets.node.put("sandboxes", other, Sandbox(SandboxFlag.NO_SOCKETS))
+    assert sockets.is_translated()
+
+
+def test_where_only_the_nodes_sockets_are_translated_pods_dial_as_it_is(sockets: Sockets) -> None:
+    sockets.serve(TCP, sockets.server(socket.SOCK_STREAM))
+    sockets.settings(host_netns=1, flags=SettingFlag.NODE_SOCKETS)
+    assert not sockets.is_translated()
+    sockets.settings(host_netns=sockets.netns_cookie(), flags=SettingFlag.NODE_SOCKETS)
+    assert sockets.is_translated()
 
 
 def test_what_is_no_services_is_left_alone(sockets: Sockets) -> None:
