@@ -16,11 +16,13 @@ from weft.cni.install import install_conflist
 from weft.cni.node import NotReady
 from weft.proxy.apply import sysctl
 from weft.proxy.apply.gate import Stage
+from weft.proxy.apply.ledger import State
 from weft.proxy.config import Config
 from weft.proxy.loop import Loop, Turn
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import World
 from weft.proxy.node import DaemonNode
+from weft.proxy.plan.node import HOLD
 from weft.proxy.ready import NodeCondition
 from weft.proxy.watch import checkpoint
 from weft.proxy.watch.api import ApiServers
@@ -85,9 +87,14 @@ class Upkeep:
             ranges = self._node.network().ranges
         except NotReady:
             return False
-        errors = self._loop.applier.ledger.errors()
         unplanned = {name for name, _ in self._loop.planning.failed}
-        return bool(ranges) and not any(t in errors or t in unplanned for t in BASE_TABLES)
+        refused = {
+            place.table
+            for place, status in self._loop.applier.ledger.unfinished().items()
+            # Without a hold link pods are served as well, only not as early.
+            if status.state is State.ERROR and place.key != HOLD
+        }
+        return bool(ranges) and not any(t in refused or t in unplanned for t in BASE_TABLES)
 
     def _hooked(self) -> bool:
         return not self._loop.applier.ledger.errors().get("hooks")

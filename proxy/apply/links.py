@@ -1,4 +1,5 @@
-"""Owns the node's own network devices in the kernel: the overlay and the bridge.
+"""Owns the node's own network devices in the kernel: the overlay and the bridge, and by
+holdlink.py the hold link.
 
 A device that is wrong is altered in place where the kernel can, else made anew. Pods' links are
 weft.cni's, never touched here.
@@ -10,10 +11,11 @@ from hashlib import blake2b
 from ipaddress import ip_interface
 from typing import Any, cast
 
+from weft.proxy.apply.holdlink import ensure_hold_link, hold_link_as_row
 from weft.proxy.apply.netlink import conversation, noting, settled
 from weft.proxy.apply.target import Errors
-from weft.proxy.plan.links import BridgeLink, Interface, OverlayLink
-from weft.proxy.plan.node import BRIDGE, OVERLAY
+from weft.proxy.plan.links import HOLD_LINK, BridgeLink, HoldLink, Interface, OverlayLink
+from weft.proxy.plan.node import BRIDGE, HOLD, OVERLAY
 
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _IFA_F_NODAD = 0x02
@@ -23,7 +25,7 @@ _SCOPE_LINK = 253
 
 
 class LinksTarget:
-    """The table `links`: a device's name -> OverlayLink or BridgeLink."""
+    """The table `links`: a device's name -> OverlayLink, BridgeLink or HoldLink."""
 
     def dump(self) -> Iterator[tuple[Hashable, object]]:
         with conversation() as netlink:
@@ -37,12 +39,15 @@ class LinksTarget:
                     _delete(netlink, cast(str, name))
             for name, row in upserts.items():
                 with noting(errors, name, "link"):
-                    _ensure(netlink, cast(OverlayLink | BridgeLink, row))
+                    if isinstance(row, HoldLink):
+                        ensure_hold_link(netlink, row)
+                    else:
+                        _ensure(netlink, cast(OverlayLink | BridgeLink, row))
         return errors
 
 
 def _read(netlink: Any) -> list[tuple[Hashable, object]]:
-    found = ((name, _find(netlink, name)) for name in (OVERLAY, BRIDGE))
+    found = ((name, _find(netlink, name)) for name in (OVERLAY, BRIDGE, HOLD))
     return [(name, _as_row(netlink, one, name)) for name, one in found if one is not None]
 
 
@@ -116,6 +121,8 @@ def _addresses(netlink: Any, ifindex: int) -> tuple[Interface, ...]:
 
 def _as_row(netlink: Any, found: Any, name: str) -> object:
     """The device as the row that would make it; anything else when nothing would."""
+    if name == HOLD:
+        return hold_link_as_row(netlink, HOLD_LINK)
     addresses = _addresses(netlink, found["index"])
     mtu_bytes = found.get("IFLA_MTU")
     if not found["flags"] & _IFF_UP:

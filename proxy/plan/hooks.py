@@ -11,7 +11,7 @@ from typing import cast
 
 from weft.proxy.model.objects import Kind, Link
 from weft.proxy.model.world import Change, World
-from weft.proxy.plan.node import OVERLAY
+from weft.proxy.plan.node import HELD, HOLD, OVERLAY
 from weft.proxy.plan.podneeds import hooks_stand_alone, need_keys
 from weft.proxy.plan.rows import Planner, Row
 from weft.proxy.plan.uplinks import is_uplink, link_keys
@@ -48,6 +48,8 @@ class Hook:
 _CALLS = ("connect", "sendmsg", "recvmsg", "getpeername")
 SOCKET_PROGRAMS = tuple(f"{call}{version}" for call in _CALLS for version in (4, 6))
 _CGROUP = ("cgroup", "")
+# What comes out of an end went into the other.
+_HELD_PROGRAMS = {HELD: "held_from_pod", HOLD: "held_to_pod"}
 
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
@@ -65,6 +67,9 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
 def _link_rows(world: World, link: Link) -> Iterator[Row]:
     if link.name == OVERLAY and world.settings.has_overlay:
         yield from _both(link.ifindex, "from_overlay", "to_overlay")
+    elif link.name in _HELD_PROGRAMS:
+        program = Hook(_HELD_PROGRAMS[link.name])
+        yield Row("hooks", HookPoint(link.ifindex, Direction.INGRESS), program)
     elif is_uplink(link):
         yield from _both(link.ifindex, "from_uplink", "to_uplink")
 

@@ -11,7 +11,9 @@ from weft.proxy.model.world import Mode, World
 
 OVERLAY = "weft.vx"
 BRIDGE = "weft0"
-NEVER_UPLINKS = frozenset((OVERLAY, BRIDGE, "lo"))
+# The two ends of the hold link: what goes into one comes out of the other.
+HOLD, HELD = "weft.hold", "weft.held"
+NEVER_UPLINKS = frozenset((OVERLAY, BRIDGE, HOLD, HELD, "lo"))
 """Links that nothing leaves the node by, even where the node's InternalIP is on them."""
 
 

@@ -5,8 +5,9 @@ from collections.abc import Hashable, Iterable, Iterator
 from weft.bpf.layout import UNSPECIFIED, SettingFlag, pack_u32
 from weft.bpf.layout import Settings as SettingsRow
 from weft.proxy.model.objects import Kind, Link
-from weft.proxy.model.world import Change, Mode, World
-from weft.proxy.plan.node import OVERLAY, gateway, pod_cidr
+from weft.proxy.model.world import Change, Mode, SocketHook, World
+from weft.proxy.plan.links import HOLD_LINK
+from weft.proxy.plan.node import HELD, HOLD, OVERLAY, gateway, pod_cidr
 from weft.proxy.plan.rows import Planner, Row
 from weft.proxy.plan.uplinks import is_uplink
 
@@ -16,6 +17,7 @@ _KEY = "settings"
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
     settings, own = world.settings, world.own_node()
     overlay = world.link(OVERLAY) if settings.has_overlay else None
+    hold_from_pod, hold_to_pod = _hold_ends(world)
     row = SettingsRow(
         host_netns=settings.host_netns_cookie,
         overlay_ifindex=overlay.ifindex if overlay is not None else 0,
@@ -28,11 +30,20 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         gateway4=gateway(pod_cidr(own, 4)) or UNSPECIFIED,
         gateway6=gateway(pod_cidr(own, 6)) or UNSPECIFIED,
         overlay_port=settings.overlay_port if settings.has_overlay else 0,
-        ask_port=0,
-        hold_from_pod=0,
-        hold_to_pod=0,
+        ask_port=settings.ask_port,
+        hold_from_pod=hold_from_pod,
+        hold_to_pod=hold_to_pod,
     )
     yield Row("settings", pack_u32(0), row.pack())
+
+
+def _hold_ends(world: World) -> tuple[int, int]:
+    """The ends to hold by, what pods send and what is for them; 0: what they delay with is not set
+    up, as in a kernel that lacks it.
+    """
+    ends = [world.link(name) for name in (HOLD, HELD)]
+    found = [end.ifindex for end in ends if end and end.mtu_bytes == HOLD_LINK.mtu_bytes]
+    return (found[0], found[1]) if len(found) == len(ends) else (0, 0)
 
 
 def _flags(world: World, overlay: bool) -> SettingFlag:
@@ -45,11 +56,13 @@ def _flags(world: World, overlay: bool) -> SettingFlag:
         flags |= SettingFlag.MASQUERADE
     if any(is_uplink(link) and not link.has_ethernet for link in world.links()):
         flags |= SettingFlag.LAYER3
+    if settings.socket_hook is SocketHook.NODE:
+        flags |= SettingFlag.NODE_SOCKETS
     return flags
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
-    if change.kind is Kind.LINK and change.key == OVERLAY:
+    if change.kind is Kind.LINK and change.key in (OVERLAY, HOLD, HELD):
         return (_KEY,)
     if change.kind is Kind.NODE and before.own_node() != after.own_node():
         return (_KEY,)
