@@ -5,41 +5,62 @@ Every step registers its undo; `close()` takes them back in reverse, also after 
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
 from deploy.netlab import manifests
 from deploy.netlab.manifests import Address, Manifests
-from deploy.netlab.node import LabNode, Pod
+from deploy.netlab.node import LabNode, Pod, Wire
 from deploy.netlab.shell import attempt, run
 
 __all__ = ["Lab", "LabNode", "Pod"]
 
-UNDERLAY4 = "172.30.0.{}/24"
-UNDERLAY6 = "fd00:30::{:x}/64"
 SWITCH_HOST = 254
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A bridge and the addresses of those on it, by their number."""
+
+    bridge: str
+    underlay4: str
+    underlay6: str
+
+
+NEAR = Segment("br0", "172.30.0.{}/24", "fd00:30::{:x}/64")
+FAR = Segment("br1", "172.31.0.{}/24", "fd00:31::{:x}/64")
 
 
 class Lab:
     """Nodes joined by a bridge in a namespace of its own, which also is "outside" to them.
 
     name: prefix of all that is made, unique on the machine. mode: network mode of the daemons.
-    families: IP versions of the cluster, 4 first.
+    families: IP versions of the cluster, 4 first. mtu_bytes: of every wire between nodes.
     """
 
     def __init__(
-        self, name: str, *, mode: str = "vxlan", families: tuple[int, ...] = (4, 6)
+        self,
+        name: str,
+        *,
+        mode: str = "vxlan",
+        families: tuple[int, ...] = (4, 6),
+        mtu_bytes: int = 1500,
     ) -> None:
         self.name = name
         self.mode = mode
         self.families = families
+        self.mtu_bytes = mtu_bytes
         self.nodes: list[LabNode] = []
+        self._numbers = count(1)
         self.switch = f"{name}-switch"
         self._undo = ExitStack()
         folder = self._undo.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}-"))
         self.folder = Path(folder)
         self.manifests = Manifests(self.folder / "manifests")
         self.cgroup = self._make_cgroup()
+        self._segments: list[Segment] = []
         self._make_switch()
         self.manifests.put(manifests.namespace("default"))
 
@@ -57,35 +78,52 @@ class Lab:
     def close(self) -> None:
         self._undo.close()
 
-    def add_node(self, name: str) -> LabNode:
-        """A node with its daemon not yet running: `start()` does that."""
-        number = len(self.nodes) + 1
+    def add_node(self, name: str, *, families: tuple[int, ...] = (), far: bool = False) -> LabNode:
+        """A node with its daemon not yet running: `start()` does that.
+
+        families: IP versions of its own addresses, if not all of the cluster's. far: it hangs on
+        another bridge, behind a router, which is the switch's namespace.
+        """
+        number, segment = next(self._numbers), FAR if far else NEAR
+        if far and len(self._segments) == 1:
+            self._make_far_segment()
         node = LabNode(
             name=name,
             namespace=f"{self.name}-{name}",
-            folder=self.folder / name,
+            folder=self.folder / f"{number}-{name}",
             cgroup=self.cgroup / name,
-            underlay=self._of_families(UNDERLAY4.format(number), UNDERLAY6.format(number)),
-            pod_cidrs=self._of_families(f"10.244.{number}.0/24", f"fd00:10:244:{number:x}::/64"),
+            underlay=_of(
+                families or self.families,
+                segment.underlay4.format(number),
+                segment.underlay6.format(number),
+            ),
+            pod_cidrs=_of(self.families, f"10.244.{number}.0/24", f"fd00:10:244:{number:x}::/64"),
             manifests=self.manifests,
             mode=self.mode,
         )
         self._undo.callback(node.close)
-        node.make(switch=self.switch, port=f"port{number}", gateway=self.outside)
+        router = _of(families or self.families, *self._at(segment))
+        wire = Wire(self.switch, segment.bridge, f"port{number}", self.mtu_bytes)
+        node.make(wire, gateway=router)
         self.nodes.append(node)
         return node
+
+    def remove_node(self, node: LabNode) -> None:
+        """The machine is gone; its Node object stays until somebody removes it."""
+        node.close()
+        self.nodes.remove(node)
 
     @property
     def outside(self) -> tuple[str, ...]:
         """Addresses of the switch: the nodes' default gateway, a host that knows no pod."""
-        return self._of_families(self._at(UNDERLAY4), self._at(UNDERLAY6))
-
-    def _of_families(self, four: str, six: str) -> tuple[str, ...]:
-        return tuple(text for version, text in ((4, four), (6, six)) if version in self.families)
+        return _of(self.families, *self._at(NEAR))
 
     @staticmethod
-    def _at(pattern: str) -> str:
-        return pattern.format(SWITCH_HOST).split("/")[0]
+    def _at(segment: Segment) -> tuple[str, str]:
+        """The switch's own addresses on a segment."""
+        patterns = (segment.underlay4, segment.underlay6)
+        four, six = (pattern.format(SWITCH_HOST).split("/")[0] for pattern in patterns)
+        return four, six
 
     def endpoints(self, pods: list[Pod]) -> list[Address]:
         return [address for pod in pods for address in pod.addresses]
@@ -99,12 +137,25 @@ class Lab:
     def _make_switch(self) -> None:
         run("ip", "netns", "add", self.switch)
         self._undo.callback(lambda: attempt("ip", "netns", "del", self.switch))
-        ip = ("ip", "-n", self.switch)
-        run(*ip, "link", "set", "lo", "up")
-        run(*ip, "link", "add", "br0", "type", "bridge")
-        run(*ip, "link", "set", "br0", "up")
-        run(*ip, "addr", "add", UNDERLAY4.format(SWITCH_HOST), "dev", "br0")
-        run(*ip, "addr", "add", UNDERLAY6.format(SWITCH_HOST), "dev", "br0", "nodad")
+        run("ip", "-n", self.switch, "link", "set", "lo", "up")
+        self._make_segment(NEAR)
+
+    def _make_far_segment(self) -> None:
+        self._make_segment(FAR)
+        for name in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
+            run("ip", "netns", "exec", self.switch, "sysctl", "-qw", f"net.{name}=1")
+
+    def _make_segment(self, segment: Segment) -> None:
+        ip, name = ("ip", "-n", self.switch), segment.bridge
+        run(*ip, "link", "add", name, "mtu", str(self.mtu_bytes), "type", "bridge")
+        run(*ip, "link", "set", name, "up")
+        run(*ip, "addr", "add", segment.underlay4.format(SWITCH_HOST), "dev", name)
+        run(*ip, "addr", "add", segment.underlay6.format(SWITCH_HOST), "dev", name, "nodad")
+        self._segments.append(segment)
+
+
+def _of(families: tuple[int, ...], four: str, six: str) -> tuple[str, ...]:
+    return tuple(text for version, text in ((4, four), (6, six)) if version in families)
 
 
 def cgroup2_root() -> Path:

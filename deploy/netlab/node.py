@@ -46,6 +46,16 @@ class Pod:
         return next(a for a in self.addresses if a.version == version)
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What a node's uplink is plugged into: a port of a bridge in the switch's namespace."""
+
+    switch: str
+    bridge: str
+    port: str
+    mtu_bytes: int
+
+
 @dataclass(slots=True)
 class LabNode:
     """A namespace that is a node: an uplink to the switch, a bpffs, a cgroup, one weftd."""
@@ -60,28 +70,32 @@ class LabNode:
     mode: str
     flags: tuple[str, ...] = ()
     """More flags of its daemon; they win over the lab's."""
+    tree: Path = ROOT / "build" / "tree"
+    """Whose `weft` its daemon runs: another version's, where an upgrade is tried."""
+    launcher: tuple[str | Path, ...] = ("-m", "weft.proxy")
     pods: dict[str, Pod] = field(default_factory=dict)
     daemon: "subprocess.Popen[bytes] | None" = None
     _undo: ExitStack = field(default_factory=ExitStack)
 
     # --- the node itself ---
-    def make(self, *, switch: str, port: str, gateway: tuple[str, ...]) -> None:
+    def make(self, wire: Wire, *, gateway: tuple[str, ...]) -> None:
         for folder in ("bpf", "run", "lib", "net.d", "log"):
             (self.folder / folder).mkdir(parents=True)
         self.cgroup.mkdir()
         self._undo.callback(lambda: attempt("rmdir", self.cgroup))
         run("ip", "netns", "add", self.namespace)
         self._undo.callback(lambda: attempt("ip", "netns", "del", self.namespace))
-        self._join(switch, port, gateway)
+        self._join(wire, gateway)
         run("mount", "-t", "bpf", "none", self.folder / "bpf")
         self._undo.callback(lambda: attempt("umount", "-l", self.folder / "bpf"))
         hosts = [str(ip_interface(a).ip) for a in self.underlay]
         self.manifests.put(manifests.node(self.name, hosts, self.pod_cidrs))
 
-    def _join(self, switch: str, port: str, gateway: tuple[str, ...]) -> None:
-        run("ip", "-n", self.namespace, "link", "add", "eth0", "type", "veth",
-            "peer", "name", port, "netns", switch)  # fmt: skip
-        run("ip", "-n", switch, "link", "set", port, "master", "br0", "up")
+    def _join(self, wire: Wire, gateway: tuple[str, ...]) -> None:
+        mtu = ("mtu", str(wire.mtu_bytes))
+        run("ip", "-n", self.namespace, "link", "add", "eth0", *mtu, "type", "veth",
+            "peer", "name", wire.port, *mtu, "netns", wire.switch)  # fmt: skip
+        run("ip", "-n", wire.switch, "link", "set", wire.port, "master", wire.bridge, "up")
         for link in ("lo", "eth0"):
             run("ip", "-n", self.namespace, "link", "set", link, "up")
         for address in self.underlay:
@@ -125,7 +139,7 @@ class LabNode:
 
     def daemon_argv(self) -> list[str]:
         return [
-            sys.executable, "-m", "weft.proxy",
+            sys.executable, *map(str, self.launcher),
             "--node", self.name,
             "--source", f"dir:{self.manifests.folder}",
             "--mode", self.mode,
@@ -138,13 +152,17 @@ class LabNode:
             *self.flags,
         ]  # fmt: skip
 
+    def launch(self) -> "subprocess.Popen[bytes]":
+        """Run the daemon; its log is `log/weftd`."""
+        with self._log() as log:
+            self.daemon = subprocess.Popen(
+                self.command(*self.daemon_argv()), stdout=log, stderr=log, env=self._environment()
+            )
+        return self.daemon
+
     def start(self, *, timeout_s: float = 60) -> None:
-        """Run the daemon until it answers for CNI; its log is `log/weftd`."""
-        log = self._log()
-        self.daemon = subprocess.Popen(
-            self.command(*self.daemon_argv()), stdout=log, stderr=log, env=self._environment()
-        )
-        log.close()
+        """Run the daemon until it answers for CNI."""
+        self.launch()
         conflist = self.folder / "net.d" / "05-weft.conflist"
         wait_for(
             f"{self.name} ready", lambda: self._alive() and conflist.exists(), timeout_s=timeout_s
@@ -164,9 +182,8 @@ class LabNode:
         text = (self.folder / "log" / "weftd").read_text()
         return "\n".join(text.splitlines()[-lines:])
 
-    @staticmethod
-    def _environment() -> Mapping[str, str]:
-        return {**os.environ, "PYTHONPATH": str(ROOT / "build" / "tree")}
+    def _environment(self) -> Mapping[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.tree)}
 
     def kill(self) -> None:
         """kill -9, as a crash would."""
