@@ -16,7 +16,7 @@ def lab_name() -> str:
     return f"wt-{os.getpid()}-{next(_numbers)}"
 
 
-@pytest.fixture(scope="module", params=["vxlan", "bridge"])
+@pytest.fixture(scope="module", params=["vxlan", "direct", "auto", "bridge"])
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
