@@ -133,9 +133,11 @@ class Scene:
         flags: int = 0,
         ingress: tuple[int, int] = (0, 0),
         egress: tuple[int, int] = (0, 0),
+        holder: int = 1,
     ) -> None:
-        """A local pod; ingress, egress: set and revision that judge it."""
-        row = Workload(*ingress, *egress, ifindex, flags, mac, HOST_MAC)
+        """A local pod; ingress, egress: set and revision that judge it; holder: who it is."""
+        sides = (ingress[0], revision(ingress[1], holder), egress[0], revision(egress[1], holder))
+        row = Workload(*sides, ifindex, flags, mac, HOST_MAC)
         self.node.put("workloads", pack_address(address), row)
 
     def two_pods(self, **of_b: object) -> None:
@@ -234,6 +236,11 @@ class Scene:
     def send(self, packet: Packet) -> Outcome:
         """From the pod that is its source."""
         return self.node.run("from_pod", packet.frame)
+
+
+def revision(judged: int, holder: int = 1) -> int:
+    """As the workloads planner writes it."""
+    return holder << 40 | judged
 
 
 def _verdict(bits: int) -> Verdict:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.packet.packets import ACK, TCP, UDP, read, unreachable
 from tests.packet.runner import Action, Outcome
-from tests.packet.scene import EGRESS, INGRESS, MAC_B, Port, Scene, answer
+from tests.packet.scene import EGRESS, INGRESS, MAC_B, Port, Scene, answer, revision
 from weft.bpf.layout import Direction, FlowFlag, Reason
 
 REST, WEB, DNS = 0, 1, 70  # port classes; the last beyond a verdict's first word
@@ -39,7 +39,7 @@ def test_the_event_of_a_drop_says_what_judged_it(scene: Scene) -> None:
     scene.peer(scene.at.a, STRANGER)
     scene.rule_set(INGRESS, {FRIEND: 1 << WEB}, [Port(WEB, TCP, 80)])
     (event,) = scene.send(scene.tcp(scene.at.a, scene.at.b)).events
-    assert (event.revision, event.peer, event.port_class) == (9, STRANGER, WEB)
+    assert (event.revision, event.peer, event.port_class) == (revision(9), STRANGER, WEB)
     assert (event.tuple.src, event.tuple.dst) == (scene.at.a, scene.at.b)
 
 
@@ -127,7 +127,7 @@ def test_a_flow_that_is_still_allowed_takes_the_new_revision(scene: Scene) -> No
     scene.send(sent)
     scene.two_pods(ingress=(INGRESS, 2))
     assert scene.send(answer(sent)).reason is Reason.DELIVERED
-    assert scene.flow(sent).responder_revision == 2
+    assert scene.flow(sent).responder_revision == revision(2)
 
 
 def test_a_pod_that_becomes_isolated_loses_its_flows(scene: Scene) -> None:
