@@ -114,6 +114,8 @@ WORKLOADS = Listing(
         Column("egress", lambda w: _isolation(w.egress)),
         Column("ingress-set", lambda w: w.ingress.rule_set, wide=True),
         Column("egress-set", lambda w: w.egress.rule_set, wide=True),
+        Column("stack", lambda w: joined(w.stack), wide=True),
+        Column("socket-hook", lambda w: "off" if w.own_sockets else "on", wide=True),
         Column("status", lambda w: state(w.status)),
     ),
 )

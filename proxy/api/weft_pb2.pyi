@@ -179,7 +179,7 @@ class WorkloadList(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Workload, _Mapping]]] = ...) -> None: ...
 
 class Workload(_message.Message):
-    __slots__ = ("namespace", "name", "uid", "addresses", "link", "ifindex", "mac", "ingress", "egress", "status")
+    __slots__ = ("namespace", "name", "uid", "addresses", "link", "ifindex", "mac", "ingress", "egress", "status", "stack", "own_sockets")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +190,8 @@ class Workload(_message.Message):
     INGRESS_FIELD_NUMBER: _ClassVar[int]
     EGRESS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    OWN_SOCKETS_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     uid: str
@@ -200,7 +202,9 @@ class Workload(_message.Message):
     ingress: Isolation
     egress: Isolation
     status: RowStatus
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., link: _Optional[str] = ..., ifindex: _Optional[int] = ..., mac: _Optional[str] = ..., ingress: _Optional[_Union[Isolation, _Mapping]] = ..., egress: _Optional[_Union[Isolation, _Mapping]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
+    stack: _containers.RepeatedScalarFieldContainer[str]
+    own_sockets: bool
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., link: _Optional[str] = ..., ifindex: _Optional[int] = ..., mac: _Optional[str] = ..., ingress: _Optional[_Union[Isolation, _Mapping]] = ..., egress: _Optional[_Union[Isolation, _Mapping]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., stack: _Optional[_Iterable[str]] = ..., own_sockets: _Optional[bool] = ...) -> None: ...
 
 class Isolation(_message.Message):
     __slots__ = ("isolated", "rule_set", "policies")

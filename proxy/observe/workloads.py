@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator
 from weft.bpf.layout import Workload as WorkloadRow
 from weft.bpf.layout import pack_address
 from weft.proxy.api import weft_pb2 as pb
+from weft.proxy.apply.desired import RowKey
 from weft.proxy.loop import View
 from weft.proxy.model.objects import Workload
 from weft.proxy.model.world import World
 from weft.proxy.observe.reading import Reading, read
+from weft.proxy.plan import hooks
 from weft.proxy.plan import workloads as planned
+from weft.proxy.plan.podneeds import keeps_own_sockets, stack_reasons
 from weft.proxy.plan.policy import set_policies
 from weft.proxy.plan.policy_judge import UNKNOWN
 from weft.proxy.plan.policy_rules import Direction
@@ -51,6 +54,8 @@ def describe(reading: Reading, workload: Workload) -> pb.Workload:
         ingress=_isolation(world, key, Direction.INGRESS, row.ingress_set) if row else None,
         egress=_isolation(world, key, Direction.EGRESS, row.egress_set) if row else None,
         status=status(reading, workload),
+        stack=stack_reasons(world, workload),
+        own_sockets=keeps_own_sockets(world, workload),
     )
 
 
@@ -64,8 +69,12 @@ def _kernel_row(reading: Reading, workload: Workload) -> WorkloadRow | None:
 
 
 def status(reading: Reading, workload: Workload) -> pb.RowStatus:
-    """What has become of the rows of a workload's addresses."""
-    return reading.status(planned.PLANNER.rows(reading.world, workload.key))
+    """What has become of the rows of a workload's addresses and of its link's programs."""
+    world = reading.world
+    rows = reading.status(planned.PLANNER.rows(world, workload.key))
+    programs = hooks.PLANNER.rows(world, ("workload", workload.key))
+    late = (reading.unfinished(RowKey(row.table, row.key)) for row in programs)
+    return next(filter(None, late), rows)
 
 
 def _isolation(world: World, key: str, direction: Direction, rule_set: int) -> pb.Isolation:

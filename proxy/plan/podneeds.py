@@ -13,7 +13,7 @@ from weft.proxy.plan.policy_judge import pod_of
 _INGRESS_QDISCS = frozenset(("ingress", "clsact"))
 
 
-def dials_as_it_is(world: World, workload: Workload) -> bool:
+def keeps_own_sockets(world: World, workload: Workload) -> bool:
     """Whether its sockets are left alone: a mesh that redirects in the pod must see the VIP."""
     needs = _needs(world, workload)
     return Need.NO_SOCKET_HOOK in needs or Need.MESH in needs

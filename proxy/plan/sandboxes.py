@@ -9,16 +9,17 @@ from typing import cast
 from weft.bpf.layout import Sandbox, SandboxFlag, pack_u64
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import World
-from weft.proxy.plan.podneeds import dials_as_it_is, need_keys
+from weft.proxy.plan.podneeds import keeps_own_sockets, need_keys
 from weft.proxy.plan.rows import Planner, Row
 
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
     workload = world.workload(cast(str, key))
-    if workload is None or not workload.netns_cookie or not dials_as_it_is(world, workload):
+    if workload is None or not workload.netns_cookie:
         return
-    row = Sandbox(SandboxFlag.NO_SOCKETS)
-    yield Row("sandboxes", pack_u64(workload.netns_cookie), row.pack())
+    if keeps_own_sockets(world, workload):
+        row = Sandbox(SandboxFlag.NO_SOCKETS)
+        yield Row("sandboxes", pack_u64(workload.netns_cookie), row.pack())
 
 
 def _all_keys(world: World) -> Iterable[Hashable]:
