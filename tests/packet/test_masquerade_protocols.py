@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.packet.packets import ACK, Packet, arp, read, unreachable
+from tests.packet.packets import ACK, Address, Packet, arp, read, unreachable
 from tests.packet.runner import Action, Outcome
 from tests.packet.scene import HOST_MAC, LINK, OTHER_LINK, Scene, answer
 from tests.packet.test_fragments import fragments
@@ -28,7 +28,7 @@ def outbound(scene: Scene) -> Scene:
     return scene
 
 
-def bare(scene: Scene, proto: int, *, src: object = None, data: bytes = b"") -> Packet:
+def bare(scene: Scene, proto: int, *, src: Address | None = None, data: bytes = b"") -> Packet:
     """A packet of `proto` from pod a to the outside."""
     base = scene.udp(scene.at.a, scene.at.outside)
     return replace(
