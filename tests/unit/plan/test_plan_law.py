@@ -19,7 +19,9 @@ from weft.proxy.plan import (
     hooks,
     links,
     nodes,
+    podlinks,
     routes,
+    sandboxes,
     services,
     uplinks,
     workloads,
@@ -34,8 +36,10 @@ MOVED_BY = {
     uplinks.PLANNER: (Kind.NODE, Kind.LINK),
     links.PLANNER: (Kind.NODE, Kind.LINK),
     routes.PLANNER: (Kind.NODE, Kind.LINK),
-    hooks.PLANNER: (Kind.NODE, Kind.LINK, Kind.ATTACHMENT),
-    workloads.PLANNER: (Kind.NODE, Kind.ATTACHMENT),
+    hooks.PLANNER: (Kind.NODE, Kind.LINK, Kind.ATTACHMENT, Kind.POD, Kind.SHAPING),
+    workloads.PLANNER: (Kind.NODE, Kind.ATTACHMENT, Kind.POD, Kind.SHAPING),
+    podlinks.PLANNER: (Kind.ATTACHMENT,),
+    sandboxes.PLANNER: (Kind.ATTACHMENT, Kind.POD),
 }
 
 

@@ -11,12 +11,15 @@ from weft.proxy.model.objects import (
     EndpointSlice,
     Kind,
     Link,
+    Need,
     Network,
     Node,
+    Pod,
     Protocol,
     Ref,
     Service,
     ServicePort,
+    Shaping,
     SliceEndpoint,
     SlicePort,
     Workload,
@@ -118,9 +121,32 @@ def links(draw: st.DrawFn) -> Move:
 def workloads(draw: st.DrawFn) -> Move:
     key = draw(st.sampled_from(("w1", "w2", "w3")))
     record = Workload(
-        key, draw(refs), "uid", draw(some(POD_IPS)), 100 + int(key[1]), bytes(6), bytes(6)
+        key,
+        draw(refs),
+        "uid",
+        draw(some(POD_IPS)),
+        100 + int(key[1]),
+        bytes(6),
+        bytes(6),
+        draw(st.sampled_from((0, 200 + int(key[1])))),
     )
     return Kind.ATTACHMENT, key, draw(st.sampled_from((record, record, None)))
+
+
+@st.composite
+def pods(draw: st.DrawFn) -> Move:
+    """Of this node, with what pods may need; sometimes another pod of the same name."""
+    ref, uid = draw(refs), draw(st.sampled_from(("uid", "uid", "other")))
+    needs = tuple(draw(st.lists(st.sampled_from(Need), max_size=2, unique=True)))
+    record = Pod(ref, uid, OWN_NODE, {}, draw(some(POD_IPS)), False, False, (), needs)
+    return Kind.POD, ref, draw(st.sampled_from((record, record, None)))
+
+
+@st.composite
+def shapings(draw: st.DrawFn) -> Move:
+    key = draw(st.sampled_from(("w1", "w2", "w3")))
+    record = Shaping(key, draw(st.sampled_from((("tbf",), ("ingress",), ("ingress", "tbf")))))
+    return Kind.SHAPING, key, draw(st.sampled_from((record, record, None)))
 
 
 MOVES: Mapping[Kind, SearchStrategy[Move]] = {
@@ -129,6 +155,8 @@ MOVES: Mapping[Kind, SearchStrategy[Move]] = {
     Kind.NODE: nodes(),
     Kind.LINK: links(),
     Kind.ATTACHMENT: workloads(),
+    Kind.POD: pods(),
+    Kind.SHAPING: shapings(),
 }
 
 
