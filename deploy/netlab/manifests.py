@@ -56,6 +56,7 @@ def pod(
     on: str,
     addresses: Sequence[Address],
     labels: Mapping[str, str],
+    annotations: Mapping[str, str] | None = None,
 ) -> Manifest:
     ips = [{"ip": str(a)} for a in addresses]
     status: dict[str, Any] = {"phase": "Running" if ips else "Pending"}
@@ -64,7 +65,13 @@ def pod(
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": space, "uid": uid, "labels": dict(labels)},
+        "metadata": {
+            "name": name,
+            "namespace": space,
+            "uid": uid,
+            "labels": dict(labels),
+            "annotations": dict(annotations or {}),
+        },
         "spec": {"nodeName": on},
         "status": status,
     }

@@ -193,11 +193,17 @@ class LabNode:
 
     # --- its pods ---
     def add_pod(
-        self, name: str, *, labels: Mapping[str, str] | None = None, space: str = "default"
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        space: str = "default",
+        annotations: Mapping[str, str] | None = None,
     ) -> Pod:
         """A pod as a runtime makes one: known to the API, a namespace, ADD, then its addresses."""
         uid = str(uuid.uuid4())
-        self.manifests.put(manifests.pod(name, space, uid, self.name, (), labels or {}))
+        said = labels or {}, annotations
+        self.manifests.put(manifests.pod(name, space, uid, self.name, (), *said))
         namespace = f"{self.namespace}-{name}"
         run("ip", "netns", "add", namespace)
         pod = Pod(name, space, uid, namespace, self.cgroup, ())
@@ -206,7 +212,7 @@ class LabNode:
         addresses = tuple(ip_address(ip["address"].split("/")[0]) for ip in result["ips"])
         pod = Pod(name, space, uid, namespace, self.cgroup, addresses)
         self.pods[name] = pod
-        self.manifests.put(manifests.pod(name, space, uid, self.name, addresses, labels or {}))
+        self.manifests.put(manifests.pod(name, space, uid, self.name, addresses, *said))
         return pod
 
     def delete_pod(self, name: str) -> None:
