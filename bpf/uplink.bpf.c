@@ -73,6 +73,7 @@ static enum reason arrive(struct __sk_buff *skb, struct packet *p, const struct 
 	/* A switch's copy for another host; or a router brought it, as the operator wants. */
 	if (skb->pkt_type != PACKET_HOST || !(from->flags & PREFIX_DIRECT))
 		return REASON_NOT_OURS;
+	p->hold = s->hold_to_pod;
 	return reach_pod(skb, p, s, dst, PATH_DIRECT);
 }
 

@@ -128,6 +128,9 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 	if (path == PATH_REDIRECT && dst && !fits(skb, dst->ifindex))
 		path = PATH_STACK;
 	reason = hairpin ? admit_hairpin(p, s, flow, src) : admit(p, s, flow, src, dst, path, 0);
+	/* What waits comes back to the backend that it was given. */
+	if (p->hold && is_unknown_yet(p, reason))
+		remember_choice(p);
 	if (!reason)
 		reason = remember_choice(p);
 	if (!reason)
