@@ -1,0 +1,255 @@
+"""State outlives the code: versions with other structs come and go under live flows.
+
+Every flow here dies with its state: nothing that is left of it could be judged or sent back.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.netlab import Lab, LabNode, Pod, manifests
+from deploy.netlab.node import ANSWER
+from deploy.netlab.shell import in_namespace, stop, wait_for
+from tests.netns import versions
+from tests.netns.conftest import assert_dump_equals_plan, lab_name
+from tests.netns.crashing import CRASHED, STEPS
+from weft.bpf import syscall
+from weft.bpf.layout import TABLES
+
+PORT, VIP = 8080, "10.96.7.1"
+HERE = Path(__file__).parent
+
+# Sends a line every 5 ms on one connection; prints the longest wait for its echo, in seconds.
+PACED = """
+import socket, sys, time
+from pathlib import Path
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as s:
+    s.settimeout(20)
+    lines = s.makefile("rw")
+    lines.readline()
+    Path(sys.argv[3]).touch()
+    longest_s = 0.0
+    while not Path(sys.argv[4]).exists():
+        started_s = time.monotonic()
+        lines.write("x\\n"); lines.flush()
+        assert lines.readline() == "x\\n"
+        longest_s = max(longest_s, time.monotonic() - started_s)
+        time.sleep(0.005)
+    print(longest_s)
+"""
+
+# Sends numbers every 5 ms, for ever, to whoever asked last.
+NUMBERS = """
+import socket, sys
+from pathlib import Path
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.bind(("0.0.0.0", int(sys.argv[1])))
+    Path(sys.argv[2]).touch()
+    peer = s.recvfrom(100)[1]
+    s.settimeout(0.005)
+    number = 0
+    while True:
+        s.sendto(str(number).encode(), peer)
+        number += 1
+        try:
+            peer = s.recvfrom(100)[1]
+        except TimeoutError:
+            pass
+"""
+
+# Asks once, then only listens; prints how many numbers came and how many are missing between them.
+LISTENING = """
+import socket, sys
+from pathlib import Path
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.settimeout(5)
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    s.send(b"?")
+    numbers = [int(s.recv(100))]
+    Path(sys.argv[3]).touch()
+    while not Path(sys.argv[4]).exists():
+        numbers.append(int(s.recv(100)))
+    print(len(numbers), numbers[-1] - numbers[0] + 1 - len(numbers))
+"""
+
+# The client answers to nobody: what comes for it passes as part of a flow that it began, or never.
+CLOSED = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "closed", "namespace": "default"},
+    "spec": {"podSelector": {"matchLabels": {"door": "closed"}}, "policyTypes": ["Ingress"]},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Two nodes; a client on east that nobody may call, servers on west and outside."""
+
+    lab: Lab
+    client: Pod
+    old: Path
+    new: Path
+
+    @property
+    def east(self) -> LabNode:
+        return self.lab.nodes[0]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    old = versions.tree(tmp_path_factory.mktemp("old"), {})
+    new = versions.tree(tmp_path_factory.mktemp("new"), versions.NEWER)
+    with Lab(lab_name()) as lab, ExitStack() as stack:
+        for name in ("east", "west"):
+            lab.add_node(name).tree = old
+        for node in lab.nodes:
+            node.start()
+        lab.manifests.put(CLOSED)
+        client = lab.nodes[0].add_pod("client", labels={"door": "closed"})
+        web, numbers = lab.nodes[1].add_pod("web"), lab.nodes[1].add_pod("numbers")
+        lab.nodes[1].serve(web, PORT)
+        _background(stack, lab, numbers.command(sys.executable, "-c", NUMBERS, str(PORT)))
+        outside = in_namespace(
+            lab.switch, lab.cgroup, [sys.executable, ANSWER, "outside", str(PORT)]
+        )
+        _background(stack, lab, outside)
+        _put_service(lab, "web", "TCP", VIP, web)
+        _put_service(lab, "numbers", "UDP", "10.96.7.2", numbers)
+        wait_for("the Service", lambda: "web" in lab.nodes[0].weft("services"))
+        yield Stage(lab, client, old, new)
+
+
+def _background(stack: ExitStack, lab: Lab, argv: list[str]) -> None:
+    ready = lab.folder / f"{len(list(lab.folder.iterdir()))}.ready"
+    stack.callback(stop, subprocess.Popen([*argv, str(ready)]))
+    wait_for("the server", ready.exists)
+
+
+def _put_service(lab: Lab, name: str, protocol: str, vip: str, pod: Pod) -> None:
+    lab.manifests.put(
+        manifests.service(name, "default", [vip], [("main", protocol, 80)]),
+        manifests.endpoint_slice(
+            f"{name}-4", "default", name, pod.addresses, [("main", protocol, PORT)]
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """Three flows of the client that are under way."""
+
+    end: Path
+    paced: dict[str, "subprocess.Popen[bytes]"]
+    listening: "subprocess.Popen[bytes]"
+
+    def finish(self) -> tuple[dict[str, float], int, int]:
+        """Longest waits of the connections in seconds; numbers heard; numbers missed."""
+        self.end.touch()
+        said = {name: one.communicate(timeout=30)[0] for name, one in self.paced.items()}
+        heard, missed = map(int, self.listening.communicate(timeout=30)[0].split())
+        return {name: float(text) for name, text in said.items()}, heard, missed
+
+
+@pytest.fixture
+def flows(stage: Stage, tmp_path: Path) -> Iterator[Flows]:
+    """A connection through a VIP, one masqueraded to the outside, and numbers through a VIP that
+    the server sends on its own."""
+    end = tmp_path / "end"
+    to = {"vip": (VIP, "80"), "outside": (stage.lab.outside[0], str(PORT))}
+    with ExitStack() as stack:
+
+        def start(name: str, script: str, *to: str) -> "subprocess.Popen[bytes]":
+            argv = stage.client.command(
+                sys.executable, "-c", script, *to, str(tmp_path / name), str(end)
+            )
+            process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+            stack.callback(stop, process)
+            wait_for(f"the flow {name}", (tmp_path / name).exists)
+            return process
+
+        paced = {name: start(name, PACED, *where) for name, where in to.items()}
+        yield Flows(end, paced, start("numbers", LISTENING, "10.96.7.2", "80"))
+
+
+@pytest.fixture(autouse=True)
+def law(stage: Stage) -> Iterator[None]:
+    yield
+    for node in stage.lab.nodes:
+        assert_dump_equals_plan(node)
+
+
+def run_version(stage: Stage, tree: Path) -> None:
+    """A start of that version, until nothing is left of another's maps."""
+    east = stage.east
+    if east.daemon is not None and east.daemon.poll() is None:
+        east.kill()
+    east.tree = tree
+    east.start()
+    wait_for("one map for each table", lambda: len(maps(east)) == len(TABLES), timeout_s=30)
+
+
+def crash(stage: Stage, tree: Path, step: str) -> None:
+    """A start of that version that ends after the step."""
+    east = stage.east
+    if east.daemon is not None and east.daemon.poll() is None:
+        east.kill()
+    east.tree, usual = tree, east.launcher
+    east.launcher = (HERE / "crashing.py", step)
+    try:
+        assert east.launch().wait(60) == CRASHED, east.log_tail()
+    finally:
+        east.launcher = usual
+
+
+def maps(node: LabNode) -> list[str]:
+    return sorted(path.name for path in (node.folder / "bpf" / "weft" / "maps").iterdir())
+
+
+def links(node: LabNode) -> dict[str, int]:
+    """The kernel's number of every pinned hook: another one is another attachment."""
+    return {
+        pin.name: syscall.link_info(syscall.open_pin(pin), pin.name).id
+        for pin in (node.folder / "bpf" / "weft" / "hooks").iterdir()
+    }
+
+
+def assert_all_lived(flows: Flows) -> None:
+    waits_s, heard, missed = flows.finish()
+    print(f"waits {waits_s}, heard {heard}, missed {missed}")
+    assert heard > 100
+    assert missed <= 1
+    assert all(wait_s < 1.5 for wait_s in waits_s.values()), "more than a segment sent again"
+
+
+def test_flows_outlive_an_upgrade_a_downgrade_and_an_upgrade(stage: Stage, flows: Flows) -> None:
+    before, hooks = maps(stage.east), links(stage.east)
+    run_version(stage, stage.new)
+    after = maps(stage.east)
+    assert before != after
+    run_version(stage, stage.old)
+    assert maps(stage.east) == before
+    run_version(stage, stage.new)
+    run_version(stage, stage.old)
+    assert links(stage.east) == hooks, "replaced in place, never detached"
+    assert_all_lived(flows)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_flows_outlive_a_crash_in_the_middle_of_an_upgrade(
+    stage: Stage, flows: Flows, step: str
+) -> None:
+    """And of the downgrade after it; whichever version starts next."""
+    hooks = links(stage.east)
+    crash(stage, stage.new, step)
+    run_version(stage, stage.old)
+    crash(stage, stage.new, step)
+    run_version(stage, stage.new)
+    crash(stage, stage.old, step)
+    run_version(stage, stage.old)
+    assert links(stage.east) == hooks, "replaced in place, never detached"
+    assert_all_lived(flows)

@@ -1,0 +1,85 @@
+"""Owns other versions of Weft for tests of upgrades: copies of the checkout, structs altered."""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.netlab.node import ROOT
+from deploy.netlab.shell import run
+
+_FOLDERS = ("bpf", "cni", "cli", "proxy")
+
+NEWER = {
+    # A field in the middle, one wider, and what lies behind them moved.
+    """	__u64 responder_revision; /* ingress revision of a local responder, else 0 */
+	struct address vip;
+	__be16 vip_port;
+	__u8 flags; /* enum flow_flag */
+	__u8 path;  /* enum flow_path */
+	__u32 seen; /* jiffies, low 32 bits */
+""": """	__u64 marker;
+	__u64 responder_revision;
+	struct address vip;
+	__be16 vip_port;
+	__u16 flags;
+	__u8 path;
+	__u8 pad0[3];
+	__u32 seen;
+	__u32 pad1;
+""",
+    # Of the key of three tables.
+    """	__u8 proto;
+	__u8 pad[3];
+};
+
+/*
+ * flows""": """	__u16 proto;
+	__u8 pad[2];
+};
+
+/*
+ * flows""",
+    """struct snat {
+""": """struct snat {
+	__u64 marker;
+""",
+    """	struct address addr;
+	__be16 port;
+	__u16 pad;
+	__u32 seen; /* jiffies, low 32 bits */
+};
+
+/* snat""": """	__u32 marker;
+	__u32 seen;
+	struct address addr;
+	__be16 port;
+	__u16 pad;
+	__u32 pad2;
+};
+
+/* snat""",
+}
+"""Texts of layout.h and what a later version has in their place."""
+
+
+def tree(folder: Path, edits: Mapping[str, str]) -> Path:
+    """A copy of the checkout in `folder` with an edited layout.h, its objects compiled: what
+    PYTHONPATH has to be for its `weft`."""
+    for name in _FOLDERS:
+        shutil.copytree(
+            ROOT / name, folder / "weft" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    layout = folder / "weft" / "bpf" / "include" / "layout.h"
+    text = layout.read_text()
+    for before, after in edits.items():
+        assert text.count(before) == 1, f"layout.h has no longer one:\n{before}"
+        text = text.replace(before, after)
+    layout.write_text(text)
+    for module in ("weft.bpf.genlayout", "weft.bpf.build"):
+        _run_module(folder, module)
+    return folder
+
+
+def _run_module(folder: Path, module: str) -> None:
+    run("env", f"PYTHONPATH={folder}", sys.executable, "-m", module, timeout_s=120)
