@@ -50,6 +50,7 @@ class Datapath:
     migration: state maps of another shape, whose rows are in today's ones already.
     retired: pins of derived maps of another shape, of no use once every hook is replaced.
     untyped: tables that this kernel holds without the names of their fields, with its word.
+    pins: where each table is pinned.
     """
 
     tables: Mapping[str, KernelTable]
@@ -57,6 +58,19 @@ class Datapath:
     migration: Migration
     retired: tuple[Path, ...]
     untyped: Mapping[str, str]
+    pins: Mapping[str, Path]
+
+    def repin(self) -> int:
+        """Pin what another hand unpinned; how many maps. Without its pin a map would go with this
+        process and the hooks, and the next start find nothing of what it knew. Raises OSError."""
+        lost = [name for name, path in self.pins.items() if not path.exists()]
+        for folder in {self.pins[name].parent.parent for name in lost}:
+            pinned.make_folders(folder)
+        for name in lost:
+            if TABLES[name].is_state:
+                write_types(self.pins[name], TABLES[name], LAYOUTS)
+            syscall.pin(self.tables[name].fd, self.pins[name])
+        return len(lost)
 
     def program(self, name: str) -> Program:
         """Raises KeyError for a program that no object has."""
@@ -98,7 +112,7 @@ def open_datapath(
         older = [(path, tables[name]) for path, name in old.items() if TABLES[name].is_state]
         migration = migrate(older, LAYOUTS, stack)
         retired = tuple(path for path, name in old.items() if not TABLES[name].is_state)
-        yield Datapath(tables, programs, migration, retired, untyped)
+        yield Datapath(tables, programs, migration, retired, untyped, paths)
 
 
 def default_entries() -> dict[str, int]:

@@ -43,8 +43,7 @@ class PinsUnusable(Exception):
 def held(pins: Path) -> Iterator[None]:
     """Make the folder and hold it against a second daemon. Raises PinsUnusable, ForeignPin."""
     _check_file_system(pins)
-    for folder in (pins, pins / MAPS, pins / HOOKS, pins / TYPES):
-        folder.mkdir(mode=0o700, exist_ok=True)
+    make_folders(pins)
     for entry in pins.iterdir():
         if entry.name not in (MAPS, HOOKS, TYPES):
             raise ForeignPin(entry, "unknown", f"only {MAPS}/, {HOOKS}/ and {TYPES}/")
@@ -54,6 +53,12 @@ def held(pins: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def make_folders(pins: Path) -> None:
+    """The folder of pins and those below it, where they are not there."""
+    for folder in (pins, pins / MAPS, pins / HOOKS, pins / TYPES):
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def map_pin(pins: Path, spec: TableSpec, entries: int, layouts: dict[str, tuple[str, ...]]) -> Path:

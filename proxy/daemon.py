@@ -25,7 +25,7 @@ from weft.bpf.load import Datapath, open_datapath
 from weft.bpf.wire import TableKind
 from weft.cni.repair import open_leases, reconcile
 from weft.cni.server import DELETIONS, LEASES, CniServer
-from weft.proxy.apply import forward, podroutes, sysctl
+from weft.proxy.apply import forward, podlinks, podroutes, sysctl
 from weft.proxy.apply.applier import Applier
 from weft.proxy.apply.desired import Desired
 from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
@@ -59,7 +59,8 @@ EXPECTED = LISTED_KINDS
 """Nothing goes before all of these have listed."""
 
 
-OFTEN = ("hooks", sysctl.NAME, forward.NAME)
+PINS = "pins"
+OFTEN = (PINS, "hooks", sysctl.NAME, forward.NAME, podlinks.NAME)
 """What others alter without a word, and must not stay altered for long."""
 
 
@@ -112,12 +113,9 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     settings = _settings(config)
     intake = Intake(World(settings), EXPECTED)
     desired = Desired()
-    applier = Applier(_targets(datapath, hooks), desired, time.monotonic)
-    applier.repairs[podroutes.NAME] = lambda: podroutes.repair(intake.world)
-    sysctls = _sysctls(config)
-    applier.repairs[sysctl.NAME] = lambda: sysctls.mend(intake.world)
-    if config.forward_accept:
-        applier.repairs[forward.NAME] = forward.Forward().mend
+    hooks_target = HooksTarget(hooks)
+    applier = Applier(_targets(datapath, hooks_target), desired, time.monotonic)
+    applier.repairs.update(_repairs(config, datapath, hooks_target, intake))
     patrol = Patrol(applier, [*sorted(ROW_TABLES), podroutes.NAME], OFTEN)
     planning = Planning(PLANNERS, desired)
     return Loop(intake, planning, desired, applier, patrol)
@@ -172,11 +170,31 @@ def _settings(config: Config) -> Settings:
     )
 
 
-def _targets(datapath: Datapath, hooks: Hooks) -> Mapping[str, Target]:
+def _repairs(
+    config: Config, datapath: Datapath, hooks: HooksTarget, intake: Intake
+) -> Mapping[str, Callable[[], int]]:
+    """What is mended though it has no rows, by name."""
+    sysctls, links = _sysctls(config), podlinks.PodLinks(hooks.hooked_pods)
+
+    def mend_links() -> int:
+        # A link that was down has lost its routes.
+        mended = links.mend(intake.world)
+        return mended + (podroutes.repair(intake.world) if mended else 0)
+
+    accept = {forward.NAME: forward.Forward().mend} if config.forward_accept else {}
+    return accept | {
+        PINS: datapath.repin,
+        podroutes.NAME: lambda: podroutes.repair(intake.world),
+        podlinks.NAME: mend_links,
+        sysctl.NAME: lambda: sysctls.mend(intake.world),
+    }
+
+
+def _targets(datapath: Datapath, hooks: HooksTarget) -> Mapping[str, Target]:
     targets: dict[str, Target] = {
         "links": LinksTarget(),
         "routes": RoutesTarget(),
-        "hooks": HooksTarget(hooks),
+        "hooks": hooks,
     }
     for spec in TABLES.values():
         if spec.name in ROW_TABLES:

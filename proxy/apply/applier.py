@@ -73,9 +73,11 @@ class Applier:
         """Bring one table back to what is desired; the number of rows that had drifted."""
         if table in self.repairs:
             return self._repair(table)
-        if self.stage is not Stage.LISTED or table not in self._targets:
+        if self.stage is Stage.STARTING or table not in self._targets:
             return 0
         delta = self._difference([table])
+        if self.stage is not Stage.LISTED:
+            delta = self._gated(delta)
         drifted = [place for place in delta.places() if self.ledger.status(place).reason == ""]
         if drifted:
             self.counts.repaired[table] += len(drifted)

@@ -2,15 +2,19 @@
 
 import ctypes
 import errno
+import logging
 import os
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
 from weft.bpf.clsact import LinkDirection
-from weft.bpf.hook import Hooks, LinkPlace, Place, SocketPlace
+from weft.bpf.hook import POD_PROGRAMS, Hooks, LinkPlace, Place, SocketPlace
+from weft.proxy.apply.podlinks import cut_off
 from weft.proxy.apply.target import Errors
 from weft.proxy.plan.hooks import Direction, Hook, HookPoint
+
+log = logging.getLogger(__name__)
 
 _CGROUP2_MAGIC = 0x63677270
 
@@ -28,9 +32,26 @@ class HooksTarget:
     def write(self, upserts: Mapping[Hashable, object], deletes: Collection[Hashable]) -> Errors:
         wanted = {_place(cast(HookPoint, point)): _program(row) for point, row in upserts.items()}
         errors = dict(self._hooks.attach(wanted)) if wanted else {}
+        if refused := {_point(place).ifindex for place in errors if wanted[place] in POD_PROGRAMS}:
+            self._cut_off(refused)
         if deletes:
             errors |= self._hooks.detach(_places(cast(Iterable[HookPoint], deletes)))
         return {_point(place): reason for place, reason in errors.items()}
+
+    def hooked_pods(self) -> frozenset[int]:
+        """Links that run programs of ours in both directions. Raises OSError."""
+        places = [place for place in self._hooks.attached() if isinstance(place, LinkPlace)]
+        sides = {(place.ifindex, place.direction) for place in places}
+        both = (place.ifindex for place in places)
+        return frozenset(one for one in both if all((one, way) in sides for way in LinkDirection))
+
+    def _cut_off(self, refused: Collection[int]) -> None:
+        """A pod is closed while its link lacks a program, not open."""
+        try:
+            if bare := set(refused) - self.hooked_pods():
+                cut_off(bare)
+        except OSError as error:
+            log.error("cannot cut off pods", extra={"links": sorted(refused), "error": str(error)})
 
 
 def find_cgroup2(root: Path) -> Path:

@@ -37,9 +37,11 @@ class Patrol:
         tables: Sequence[str],
         often: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
+        spent: Callable[[], float] = time.thread_time,
     ) -> None:
+        """spent: processor time, since a machine that is busy with others must not slow repairs."""
         self._applier = applier
-        self._clock = clock
+        self._clock, self._spent = clock, spent
         pause_s = ROUND_S / len(tables)
         self._walks = [_Walk(cycle((one,) for one in tables), pause_s, clock() + pause_s)]
         if often:
@@ -52,9 +54,8 @@ class Patrol:
     def step(self) -> None:
         """Compare the next tables of each walk whose time has come."""
         for walk in self._walks:
-            started_s = self._clock()
-            if started_s >= walk.next_s:
+            now_s, before_s = self._clock(), self._spent()
+            if now_s >= walk.next_s:
                 for table in next(walk.groups):
                     self._applier.compare(table)
-                spent_s = self._clock() - started_s
-                walk.next_s = started_s + max(walk.pause_s, spent_s / SHARE)
+                walk.next_s = now_s + max(walk.pause_s, (self._spent() - before_s) / SHARE)

@@ -36,6 +36,8 @@ class Sysctls:
     root: Path
     reserved_ports: tuple[int, int] | None
     _refused: dict[Path, str] = field(default_factory=dict)
+    _right: set[Path] = field(default_factory=set)
+    """What was right once: only what leaves that has been altered by another hand."""
 
     def prepare(self, pod_links: re.Pattern[str]) -> None:
         """Turn on forwarding in both families, without links losing what routers advertise.
@@ -50,24 +52,23 @@ class Sysctls:
             if not ignores and read(path) == "1" and read(path.parent / "forwarding") != "1":
                 self._set(path, "2")
         for path, value in _forwarding(self.root):
-            if read(path) != value and path.exists():
+            if read(path) not in (None, value):
                 self._set(path, value)
 
     def mend(self, world: World) -> int:
         """How many differed. Raises NotMended with those that cannot be written."""
         self._refused.clear()
-        wrong = [(path, value) for path, value in self._wanted(world) if read(path) != value]
-        # Absent: a link that is gone, a family that the kernel lacks.
-        wrong = [(path, value) for path, value in wrong if path.exists()]
-        mended = [path for path, value in wrong if self._set(path, value)]
+        wanted = dict(self._wanted(world))
+        wrong = [path for path, value in wanted.items() if read(path) not in (None, value)]
+        mended = [path for path in wrong if self._set(path, wanted[path]) and path in self._right]
+        self._right = wanted.keys() - self._refused.keys()
         if mended:
             said = [str(path.relative_to(self.root)) for path in mended[:5]]
             log.warning("drift", extra={"table": NAME, "rows": len(mended), "first": said})
         if self._refused:
             path, why = next(iter(self._refused.items()))
-            raise NotMended(
-                f"{path}: {why}: set it by hand, or let the daemon write it", len(mended)
-            )
+            words = f"{path}: {why}: set it by hand, or let the daemon write it"
+            raise NotMended(words, len(mended))
         return len(mended)
 
     def _set(self, path: Path, value: str) -> bool:
@@ -80,12 +81,16 @@ class Sysctls:
 
     def _wanted(self, world: World) -> Iterator[tuple[Path, str]]:
         """accept_ra comes before forwarding: between the two an advertised route would be lost."""
-        names = [link.name for link in world.links() if is_uplink(link)]
-        for name in names:
-            path = self.root / "ipv6/conf" / name / "accept_ra"
-            if read(path) == "1":
-                yield path, "2"
+        own = world.own_node()
+        outer = set(own.addresses if own is not None else ())
+        for link in world.links():
+            # Not every link with an address: containers hang on bridges of others too.
+            if link.default_route or outer.intersection(link.addresses):
+                path = self.root / "ipv6/conf" / link.name / "accept_ra"
+                if read(path) in ("1", "2"):
+                    yield path, "2"
         yield from _forwarding(self.root)
+        names = [link.name for link in world.links() if is_uplink(link)]
         ours = [link.name for link in world.links() if link.name.startswith(_OWN_LINKS)]
         pods = [] if world.settings.mode is Mode.BRIDGE else [w.key for w in world.workloads()]
         for name in (*names, *ours, *pods):
@@ -97,7 +102,7 @@ class Sysctls:
             yield self.root / "ipv4/conf" / name / "rp_filter", LOOSE
         if self.reserved_ports is not None:
             path = self.root / "ipv4/ip_local_reserved_ports"
-            yield path, with_ports(read(path), *self.reserved_ports)
+            yield path, with_ports(read(path) or "", *self.reserved_ports)
 
 
 def with_ports(held: str, first: int, last: int) -> str:
@@ -116,15 +121,16 @@ def _forwarding(root: Path) -> Iterable[tuple[Path, str]]:
     yield root / "ipv6/conf/all/forwarding", "1"
 
 
-def read(path: Path) -> str:
-    """Empty where there is no such file."""
+def read(path: Path) -> str | None:
+    """None where there is no such file: a link that is gone, a family that the kernel lacks."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return None
     try:
         return os.read(descriptor, _BYTES).decode().strip()
     except OSError:
+        # What cannot be read is written, and says then what is wrong.
         return ""
     finally:
         os.close(descriptor)

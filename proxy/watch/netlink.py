@@ -30,10 +30,12 @@ log = logging.getLogger(__name__)
 _AGAIN_S = 0.05
 _MOMENT_S = 0.2
 # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE,
-# RTMGRP_TC
-_GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400 | 0x8
+# RTMGRP_TC, RTMGRP_NEIGH
+_GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400 | 0x8 | 0x4
 _LINK_MESSAGES, _ADDRESS_MESSAGES, _ROUTE_MESSAGES = (16, 17), (20, 21), (24, 25)
-_DELLINK, _DELROUTE = 17, 25
+_DELLINK, _DELROUTE, _DELNEIGH = 17, 25, 29
+# A link that goes down and an address that goes take routes along without a word of these.
+_DEVICES = {"links", "routes"}
 _IFLA_IFNAME, _RTA_OIF = 3, 4
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -76,7 +78,8 @@ class Netlink:
         self._pods: dict[int, str] = {}
         """Names of pods' links by ifindex."""
         self._bereft: set[int] = set()
-        """Pods' links that lost a route: a theft, if they are still there a moment later."""
+        """Pods' links that lost a route, a neighbour or their bridge: a theft, if they are still
+        there a moment later."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._ended, self._end = os.pipe()
 
@@ -147,20 +150,25 @@ class Netlink:
                 return touched
             except OSError:
                 # ENOBUFS: the kernel dropped messages; a dump says what they would have.
-                return {"links", "routes", "pod routes"}
+                return {"links", "routes", "pod routes", "hooks"}
             for kind, body in _messages(data):
                 touched |= self._touches(kind, body)
 
     def _touches(self, kind: int, body: bytes) -> set[str]:
         if kind in _LINK_MESSAGES:
             if not self._is_pods(kind, body):
-                return {"links"}
+                if kind == _DELLINK:
+                    self._bereft |= self._pods.keys()
+                return _DEVICES
             shaped = _ifname(body) in self._said.get(Kind.SHAPING, {})
             return {""} if kind == _DELLINK and shaped else set()
         if kind in _ADDRESS_MESSAGES:
-            return set() if _IFINDEX.unpack_from(body, 4)[0] in self._pods else {"links"}
+            return set() if _IFINDEX.unpack_from(body, 4)[0] in self._pods else _DEVICES
         if kind in (qdiscs.NEW, qdiscs.DELETED):
             return self._qdisc_touches(kind, qdiscs.parse(body))
+        if kind == _DELNEIGH:
+            self._bereft |= {_IFINDEX.unpack_from(body, 4)[0]} & self._pods.keys()
+            return set()
         return self._route_touches(kind, body) if kind in _ROUTE_MESSAGES else set()
 
     def _qdisc_touches(self, kind: int, qdisc: qdiscs.Qdisc) -> set[str]:

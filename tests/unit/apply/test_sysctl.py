@@ -1,6 +1,7 @@
 """The node's sysctls, on a folder that stands for /proc/sys/net."""
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,10 @@ def test_a_node_without_ipv6_is_prepared_all_the_same(root: Path) -> None:
 def world() -> World:
     """An uplink, a link of no concern, the overlay and a pod's link."""
     nobody = ()
+    inside = (ip_address("172.17.0.1"),)
     records: list[tuple[Kind, str, Record]] = [
         (Kind.LINK, "eth0", Link("eth0", 2, 1500, nobody, default_route=True)),
-        (Kind.LINK, "docker0", Link("docker0", 3, 1500, nobody, default_route=False)),
+        (Kind.LINK, "docker0", Link("docker0", 3, 1500, inside, default_route=False)),
         (Kind.LINK, "weft.vx", Link("weft.vx", 4, 1450, nobody, default_route=False)),
         (Kind.ATTACHMENT, POD_LINK,
          Workload(POD_LINK, Ref("default", "web"), "u", nobody, 7, bytes(6), bytes(6))),
@@ -114,13 +116,27 @@ def test_what_another_hand_wrote_is_put_back_and_counted(
 
 @pytest.mark.parametrize(
     "name",
-    ["ipv6/conf/eth0/accept_ra", "ipv4/conf/eth0/rp_filter", "ipv4/conf/docker0/forwarding",
-     f"ipv4/conf/{POD_LINK}/rp_filter"],
+    ["ipv6/conf/eth0/accept_ra", "ipv4/conf/eth0/rp_filter", f"ipv4/conf/{POD_LINK}/rp_filter"],
 )  # fmt: skip
 def test_what_is_the_operators_stays(root: Path, mended: Sysctls, name: str) -> None:
     (root / name).write_text("0\n")
     assert mended.mend(world()) == 0
     assert value(root, name) == "0"
+
+
+def test_a_bridge_of_others_goes_on_ignoring_advertisements(root: Path, mended: Sysctls) -> None:
+    (root / "ipv6/conf/docker0").mkdir()
+    (root / "ipv6/conf/docker0/accept_ra").write_text("1")
+    mended.mend(world())
+    assert value(root, "ipv6/conf/docker0/accept_ra") == "1"
+
+
+def test_a_link_that_comes_is_set_and_is_no_drift(root: Path, mended: Sysctls) -> None:
+    (root / "ipv4/conf/weft.vx/rp_filter").unlink()
+    mended.mend(World(Settings("n1")))
+    (root / "ipv4/conf/weft.vx/rp_filter").write_text("1")
+    assert mended.mend(world()) == 0
+    assert value(root, "ipv4/conf/weft.vx/rp_filter") == "2"
 
 
 def test_advertisements_are_accepted_before_forwarding_is_turned_on_again(
@@ -151,7 +167,8 @@ def test_a_sysctl_that_cannot_be_set_is_said_with_what_to_do(root: Path) -> None
     (root / "ipv4/ip_forward").mkdir()
     with pytest.raises(NotMended, match=r"ip_forward: cannot be set to 1.*set it by hand") as said:
         Sysctls(root, None).mend(World(Settings("n1")))
-    assert said.value.mended == 1
+    assert said.value.mended == 0
+    assert value(root, "ipv6/conf/all/forwarding") == "1"
 
 
 @pytest.mark.parametrize(

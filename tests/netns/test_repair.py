@@ -1,0 +1,203 @@
+"""What other hands do to a node: undone within two seconds, seen by traffic that works again."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from deploy.netlab import Lab, LabNode, Pod, manifests
+from deploy.netlab.shell import stop, wait_for
+from tests.netns.test_paths import host_server, underlay
+
+PORT = 8080
+VIP_PORT = 80
+VIPS = {4: "10.96.2.1", 6: "fd00:10:96::2:1"}
+REPAIRED_WITHIN_S = 2.0
+
+# Asks all servers at once, each over TCP and UDP; prints those that do not answer.
+ASK = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def silent(asked):
+    name, address, port, kind = asked
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, getattr(socket, kind)) as s:
+        s.settimeout(0.3)
+        try:
+            s.connect((address, port))
+            s.send(b"?")
+            return [] if s.recv(512) else [name]
+        except OSError as error:
+            return [f"{name} ({kind}, {address}): {error}"]
+asked = json.loads(sys.argv[1])
+with ThreadPoolExecutor(len(asked)) as pool:
+    print(json.dumps(sum(pool.map(silent, asked), [])))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A client and a server on east, a server on west, and one outside; a VIP over west's."""
+
+    lab: Lab
+    client: Pod
+    here: Pod
+    there: Pod
+
+    @property
+    def east(self) -> LabNode:
+        return self.lab.nodes[0]
+
+    def pairs(self, version: int) -> Iterator[tuple[Pod | LabNode, str, str, int]]:
+        """Everyone who talks to someone by way of east: from where, in words, to what address."""
+        east, west = self.lab.nodes
+        here, there = (str(pod.address(version)) for pod in (self.here, self.there))
+        yield self.client, "pod to pod here", here, PORT
+        yield self.client, "pod to pod there", there, PORT
+        yield self.client, "pod to VIP", VIPS[version], VIP_PORT
+        yield self.client, "pod to its node", underlay(east, version), PORT
+        yield self.client, "pod to the other node", underlay(west, version), PORT
+        yield self.client, "pod to outside", self.lab.outside[version == 6], PORT
+        yield self.there, "pod there to pod here", here, PORT
+        yield east, "node to pod here", here, PORT
+        yield east, "node to pod there", there, PORT
+        yield east, "node to VIP", VIPS[version], VIP_PORT
+        yield west, "other node to pod here", here, PORT
+
+    def silent(self) -> list[str]:
+        """The pairs that do not talk now."""
+        pairs = [*self.pairs(4), *self.pairs(6)]
+        found: list[str] = []
+        for asker in (self.client, self.there, *self.lab.nodes):
+            asked = [
+                (name, address, port, kind)
+                for who, name, address, port in pairs
+                for kind in ("SOCK_STREAM", "SOCK_DGRAM")
+                if who is asker
+            ]
+            found += json.loads(asker.run(sys.executable, "-c", ASK, json.dumps(asked)))
+        return found
+
+
+@pytest.fixture(scope="module")
+def stage(lab: Lab) -> Iterator[Stage]:
+    east, west = lab.nodes
+    stage = Stage(lab, east.add_pod("client"), east.add_pod("here"), west.add_pod("there"))
+    east.serve(stage.here, PORT)
+    west.serve(stage.there, PORT)
+    hosts = [host_server(lab, node.namespace, node.name) for node in lab.nodes]
+    hosts.append(host_server(lab, lab.switch, "outside"))
+    ports = [("tcp", "TCP", VIP_PORT), ("udp", "UDP", VIP_PORT)]
+    targets = [("tcp", "TCP", PORT), ("udp", "UDP", PORT)]
+    lab.manifests.put(
+        manifests.service("web", "default", list(VIPS.values()), ports),
+        *(
+            manifests.endpoint_slice(
+                f"web-{v}", "default", "web", stage.there.addresses, targets, v
+            )
+            for v in (4, 6)
+        ),
+    )
+    wait_for("everyone to talk", lambda: not stage.silent(), timeout_s=20)
+    yield stage
+    for host in hosts:
+        stop(host)
+
+
+def link_of(node: LabNode, pod: Pod) -> str:
+    """The name of the pod's host end."""
+    peer = re.search(r"eth0@if(\d+):", pod.run("ip", "link"))
+    assert peer is not None
+    found = re.search(rf"^{peer[1]}: (\w+)@", node.run("ip", "link"), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+Vandalism = Callable[[Stage], object]
+
+
+def on_east(*commands: str) -> Vandalism:
+    """Shell commands on east. $POD: the host end of a pod there; $PINS: the daemon's pins."""
+
+    def wreak(stage: Stage) -> object:
+        pins = stage.east.folder / "bpf" / "weft"
+        link = link_of(stage.east, stage.here)
+        text = f"POD={link}; PINS={pins}; " + "; ".join(commands)
+        return stage.east.run("sh", "-c", text)
+
+    return wreak
+
+
+SYSCTL_FILE = (
+    "net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1"
+)
+
+EVERYWHERE: dict[str, Vandalism] = {
+    "forwarding off": on_east("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"),
+    "forwarding off on each link": on_east(
+        "for f in /proc/sys/net/ipv4/conf/*/forwarding; do echo 0 > $f; done"
+    ),
+    "strict rp_filter on each link": on_east(
+        "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done"
+    ),
+    "node's routes to pods there": on_east("ip route flush proto 88", "ip -6 route flush proto 88"),
+    "every neighbour": on_east("ip neigh flush all nud permanent", "ip neigh flush all"),
+    "a pod's link down": on_east("ip link set $POD down"),
+    "a pod's qdisc": on_east("tc qdisc del dev $POD clsact"),
+    "pins of hooks": on_east("rm $PINS/hooks/*"),
+    "pins of maps": on_east("rm $PINS/maps/*"),
+    "every pin": on_east("rm -r $PINS"),
+    "iptables' FORWARD policy": on_east(
+        "iptables-nft -P FORWARD DROP", "ip6tables-nft -P FORWARD DROP"
+    ),
+    "iptables' FORWARD flushed": on_east(
+        "iptables-nft -P FORWARD DROP", "iptables-nft -F FORWARD", "ip6tables-nft -F FORWARD"
+    ),
+    "a firewall of nftables": on_east(
+        "nft 'add table inet fw; "
+        "add chain inet fw f { type filter hook forward priority 10; policy drop; }'"
+    ),
+    "nft flush ruleset": on_east("nft flush ruleset"),
+    "legacy iptables": on_east(
+        "iptables-legacy -P FORWARD DROP", "ip6tables-legacy -P FORWARD DROP"
+    ),
+}
+BY_MODE: dict[str, dict[str, Vandalism]] = {
+    "vxlan": {
+        "routes to pods here": on_east("ip route flush proto 87", "ip -6 route flush proto 87"),
+        "the overlay's addresses": on_east("ip addr flush dev weft.vx"),
+        "the overlay down": on_east("ip link set weft.vx down"),
+        "the overlay deleted": on_east("ip link del weft.vx"),
+    },
+    "bridge": {
+        "the bridge's addresses": on_east("ip addr flush dev weft0"),
+        "the bridge down": on_east("ip link set weft0 down"),
+        "the bridge deleted": on_east("ip link del weft0"),
+        "a pod off the bridge": on_east("ip link set $POD nomaster"),
+        "the overlay deleted": on_east("ip link del weft.vx"),
+    },
+}
+CASES = [
+    *(("vxlan", name) for name in EVERYWHERE | BY_MODE["vxlan"]),
+    *(("bridge", name) for name in EVERYWHERE | BY_MODE["bridge"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), CASES, ids=lambda one: str(one).replace(" ", "-"), scope="module"
+)
+def test_all_talk_again_within_two_seconds(stage: Stage, mode: str, name: str) -> None:
+    (EVERYWHERE | BY_MODE[mode])[name](stage)
+    silent: list[str] = []
+
+    def talk() -> bool:
+        silent[:] = stage.silent()
+        return not silent
+
+    try:
+        wait_for("all to talk", talk, timeout_s=REPAIRED_WITHIN_S)
+    except TimeoutError:
+        pytest.fail(f"{silent}\n{stage.east.log_tail(5)}")
