@@ -29,12 +29,14 @@ static int leave(struct __sk_buff *skb, struct packet *p, enum reason reason)
 		p->target = p->hold;
 		p->to_link = 1;
 		reason = REASON_HELD;
+	} else if (p->is_copy && reason >= REASON_DROPS) {
+		reason = REASON_NOT_OURS;
 	}
 	count(reason, p->direction, skb->len);
-	if ((reason >= REASON_DROPS && !p->is_copy) || is_sampled(p))
+	if (reason >= REASON_DROPS || is_sampled(p))
 		tell(skb, p, reason);
 	if (!p->target)
-		return reason >= REASON_DROPS ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+		return reason >= REASON_DROPS || p->is_copy ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 	if (p->next_hop.nh_family)
 		return redirect_neighbour(p->target, &p->next_hop, sizeof(p->next_hop), 0);
 	if (p->to_link)

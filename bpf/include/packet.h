@@ -67,7 +67,7 @@ struct packet {
 	u8 is_new;	/* starts a flow */
 	u8 to_link;	/* `target` is the link to leave by; else the host end of a pod's link */
 	u8 was_held;	/* comes once more, out of the hold link */
-	u8 is_copy;	/* of what went on already: nobody misses it */
+	u8 is_copy;	/* what ends here nobody misses: the packet went on, or is the kernel's */
 	u8 again;	/* `target` is the link that gets it once more */
 	u8 pad[5];
 	u64 buffer[16]; /* headers under construction */

@@ -227,7 +227,7 @@ def test_the_copy_of_what_is_no_pods_goes_silently(held: Scene) -> None:
     by_uplink(held, later)
     assert by_uplink(held, first).reason is Reason.NOT_OURS
     outcome = until_dropped(lambda: out_of_the_link(held, later))
-    assert outcome.counted == {(Reason.FRAGMENT_UNKNOWN, Direction.HELD): 1}
+    assert outcome.counted == {(Reason.NOT_OURS, Direction.HELD): 1}
     assert not outcome.events
 
 
@@ -236,6 +236,7 @@ def test_only_what_was_held_comes_out_of_the_link(held: Scene, program: str) -> 
     for sent in (held.udp(held.at.a, held.at.c), held.udp(held.at.c, held.at.a)):
         outcome = held.node.run(program, sent.frame)
         assert (outcome.action, outcome.events) == (Action.DROP, ())
+        assert outcome.reason is Reason.NOT_OURS
 
 
 def test_what_a_pod_sent_comes_back_to_its_link(held: Scene) -> None:
