@@ -14,7 +14,7 @@ import time
 from weft.bpf.load import Datapath
 from weft.cni.install import install_conflist
 from weft.cni.node import NotReady
-from weft.proxy.apply import sysctl
+from weft.proxy.apply import podroutes, sysctl
 from weft.proxy.apply.gate import Stage
 from weft.proxy.apply.ledger import State
 from weft.proxy.config import Config
@@ -62,6 +62,8 @@ class Upkeep:
     async def run(self) -> None:
         """Until the node is ready and nothing of an older version is left."""
         await self._loop.wait_until(self._in_line, math.inf)
+        # They go with the address of an uplink; while no daemon ran nobody put them back.
+        self._loop.suspect(podroutes.NAME)
         settle_memory()
         await self._loop.wait_until(self._hooked, HOOKS_TIMEOUT_S)
         self._datapath.retire()

@@ -85,13 +85,14 @@ class LabNode:
         self._undo.callback(lambda: attempt("rmdir", self.cgroup))
         run("ip", "netns", "add", self.namespace)
         self._undo.callback(lambda: attempt("ip", "netns", "del", self.namespace))
-        self._join(wire, gateway)
+        self.join(wire, gateway)
         run("mount", "-t", "bpf", "none", self.folder / "bpf")
         self._undo.callback(lambda: attempt("umount", "-l", self.folder / "bpf"))
         hosts = [str(ip_interface(a).ip) for a in self.underlay]
         self.manifests.put(manifests.node(self.name, hosts, self.pod_cidrs))
 
-    def _join(self, wire: Wire, gateway: tuple[str, ...]) -> None:
+    def join(self, wire: Wire, gateway: tuple[str, ...]) -> None:
+        """Give it the uplink eth0, also anew."""
         mtu = ("mtu", str(wire.mtu_bytes))
         run("ip", "-n", self.namespace, "link", "add", "eth0", *mtu, "type", "veth",
             "peer", "name", wire.port, *mtu, "netns", wire.switch)  # fmt: skip
