@@ -8,7 +8,7 @@ weft.cni's, never touched here.
 import socket
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from hashlib import blake2b
-from ipaddress import ip_interface
+from ipaddress import IPv6Address, ip_interface
 from typing import Any, cast
 
 from weft.proxy.apply.holdlink import ensure_hold_link, hold_link_as_row
@@ -77,6 +77,10 @@ def _ensure(netlink: Any, row: OverlayLink | BridgeLink) -> None:
         flags=_IFF_UP | noarp, mask=_IFF_UP | _IFF_NOARP,
     )  # fmt: skip
     _ensure_addresses(netlink, ifindex, row.addresses)
+    if isinstance(row, BridgeLink) and not _asks_for_neighbours(netlink, ifindex, row.addresses):
+        netlink.addr(
+            "add", index=ifindex, address=str(link_local(_mac(row))), mask=64, flags=_IFA_F_NODAD
+        )
 
 
 def _creation(row: OverlayLink | BridgeLink) -> dict[str, object]:
@@ -106,6 +110,16 @@ def _ensure_addresses(netlink: Any, ifindex: int, wanted: tuple[Interface, ...])
             )  # fmt: skip
 
 
+def _asks_for_neighbours(netlink: Any, ifindex: int, addresses: tuple[Interface, ...]) -> bool:
+    """Whether a bridge with these can find its pods: IPv6 asks from a link-local address, which the
+    kernel gives a device once, when it comes up, and never again after a flush.
+    """
+    if not any(address.version == 6 for address in addresses):
+        return True
+    held = netlink.get_addr(family=socket.AF_INET6, index=ifindex, scope=_SCOPE_LINK)
+    return any(True for _ in held)
+
+
 def _addresses(netlink: Any, ifindex: int) -> tuple[Interface, ...]:
     """What is set on a device, IPv4 first; not what the kernel gave it for itself."""
     found = [
@@ -129,6 +143,7 @@ def _as_row(netlink: Any, found: Any, name: str) -> object:
         return "down"
     if name == BRIDGE:
         right = _kind(found) == "bridge" and found.get("IFLA_ADDRESS") == bridge_mac(name)
+        right = right and _asks_for_neighbours(netlink, found["index"], addresses)
         return BridgeLink(name, mtu_bytes, addresses) if right else "not ours"
     if not _is_flow_based(found) or not found["flags"] & _IFF_NOARP:
         return "not ours"
@@ -168,6 +183,13 @@ def bridge_mac(name: str) -> str:
     """
     digest = blake2b(name.encode(), digest_size=5).digest()
     return (b"\x02" + digest).hex(":")
+
+
+def link_local(mac: str) -> IPv6Address:
+    """What the kernel makes of a MAC (RFC 4291, appendix A)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes((octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]))
+    return IPv6Address(bytes.fromhex("fe80000000000000") + identifier)
 
 
 def _bits(address: Interface) -> int:
