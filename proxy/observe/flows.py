@@ -1,12 +1,12 @@
 """Flow records: the datapath's events with names, for every client that watches.
 
-Owns the clients' queues and what is lost in them. Events are read only while somebody watches: the
-ring then fills and the kernel goes on without it. A client that is too slow loses the newest
-events, is told how many, and slows nobody else.
+Owns the clients' queues and what is lost in them. Events are named only while somebody watches. A
+client that is too slow loses the newest events, is told how many, and slows nobody else.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,6 +24,8 @@ from weft.proxy.observe.counters import direction_name, is_drop, reason_name
 from weft.proxy.observe.verdict import Verdict, explain
 
 QUEUE_EVENTS = 4096
+BACKLOG_EVENTS = 16_384
+"""Read from the ring but not named yet: 8 MB of events."""
 SHARE_EVENTS = 64
 """Named without a pause: 3 ms of policy drops."""
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
@@ -35,13 +37,10 @@ _POLICY = (Reason.POLICY_INGRESS, Reason.POLICY_EGRESS)
 
 
 class EventSource(Protocol):
-    """Where the datapath's events come from (weft.bpf.events)."""
+    """Where the datapath's events come from (weft.proxy.ring)."""
 
-    def fileno(self) -> int:
-        """A descriptor that turns readable when there are events."""
-
-    def read(self) -> Sequence[Event]:
-        """The events since the last call, though no more than are to be read at once."""
+    def subscribe(self, take: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
+        """Hand every event from now on to `take`, until what is returned is called."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +58,9 @@ class Flows:
     ) -> None:
         self._world, self._source, self._lost = world, source, lost
         self._clients: set[_Client] = set()
+        self._backlog: deque[Event] = deque()
         self._pump: asyncio.Task[None] | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
 
     async def watch(self, request: pb.WatchFlowsRequest) -> AsyncGenerator[pb.FlowEvent, None]:
         """Everything from now on that `request` asks for, until the caller stops."""
@@ -77,32 +78,34 @@ class Flows:
 
     def _join(self, client: _Client) -> None:
         if not self._clients:
-            while self._source.read():
-                pass  # from before anybody watched
-            self._listen()
+            self._unsubscribe = self._source.subscribe(self._take)
         self._clients.add(client)
 
     def _leave(self, client: _Client) -> None:
         self._clients.discard(client)
         if not self._clients:
-            asyncio.get_running_loop().remove_reader(self._source.fileno())
+            self._unsubscribe()
+            self._backlog.clear()
 
-    def _listen(self) -> None:
-        asyncio.get_running_loop().add_reader(self._source.fileno(), self._wake)
-
-    def _wake(self) -> None:
+    def _take(self, events: Sequence[Event]) -> None:
         """Hand out what is there, in a task: a storm of drops must not hold the event loop."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._source.fileno())
-        self._pump = loop.create_task(self._hand_out())
+        room = BACKLOG_EVENTS - len(self._backlog)
+        self._backlog.extend(events[:room])
+        if room < len(events):
+            self._lose(len(events) - room)
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._hand_out())
+
+    def _lose(self, events: int) -> None:
+        self._lost(events)
+        for client in self._clients:
+            client.lost += events
 
     async def _hand_out(self) -> None:
-        while self._clients and (events := self._source.read()):
-            for start in range(0, len(events), SHARE_EVENTS):
-                self._name(events[start : start + SHARE_EVENTS])
-                await asyncio.sleep(0)
-        if self._clients:
-            self._listen()
+        while self._backlog:
+            share = min(SHARE_EVENTS, len(self._backlog))
+            self._name([self._backlog.popleft() for _ in range(share)])
+            await asyncio.sleep(0)
 
     def _name(self, events: Sequence[Event]) -> None:
         world = self._world()

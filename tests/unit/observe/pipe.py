@@ -1,30 +1,29 @@
-"""Events by hand, readable as the ring buffer is."""
+"""Events by hand, handed to those that subscribed."""
 
 import asyncio
-import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from weft.bpf.layout import Event
 
+Take = Callable[[Sequence[Event]], None]
+
 
 class Pipe:
-    """An EventSource over two sockets. The descriptor is asked for to start and to stop."""
+    """An EventSource. `joined` and `left`: somebody has subscribed, and stopped."""
 
     def __init__(self) -> None:
-        self._out, self._in = socket.socketpair()
-        self._events: list[Event] = []
+        self._takes: list[Take] = []
         self.joined, self.left = asyncio.Event(), asyncio.Event()
 
     def send(self, *events: Event) -> None:
-        self._events += events
-        self._in.send(b"x")
+        for take in self._takes:
+            take(events)
 
-    def fileno(self) -> int:
-        (self.left if self.joined.is_set() else self.joined).set()
-        return self._out.fileno()
+    def subscribe(self, take: Take) -> Callable[[], None]:
+        self._takes.append(take)
+        self.joined.set()
+        return lambda: self._leave(take)
 
-    def read(self) -> Sequence[Event]:
-        events, self._events = self._events, []
-        if events:
-            self._out.recv(4096)
-        return events
+    def _leave(self, take: Take) -> None:
+        self._takes.remove(take)
+        self.left.set()

@@ -153,17 +153,6 @@ def test_a_client_gets_what_it_asked_for_and_nothing_else() -> None:
     asyncio.run(story())
 
 
-def test_events_from_before_anybody_watched_are_not_shown() -> None:
-    async def story() -> None:
-        async with running() as node:
-            pipe = Pipe()
-            pipe.send(event(reason=Reason.MALFORMED))
-            got = await first(node, pipe, pb.WatchFlowsRequest(), event())
-            assert got == "delivered"
-
-    asyncio.run(story())
-
-
 def test_a_slow_client_loses_the_newest_and_is_told_how_many() -> None:
     async def story() -> None:
         async with running() as node:

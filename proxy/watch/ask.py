@@ -1,0 +1,253 @@
+"""Owns questions between nodes: whose is this address? The answers are sightings (model.sightings).
+
+UDP on the node's InternalIPs. Never decides what an answer is worth and never blocks: an answer
+that does not come is a packet that waits for the API's news, as all did before.
+
+Who can forge what. A pod can send nothing to this port of any node (bpf/workload.bpf.c), and would
+have to answer from a node's address. Who is off the path between two nodes can send with a node's
+address, but must guess 128 random bits within 100 ms. Who is on that path, or is a node, could as
+well send pods' packets through the tunnel; and of a node's word counts only what concerns addresses
+of its own podCIDR and pods that the API puts on it. Questions are answered only to addresses that
+are nodes', so a forged one tells its sender nothing. Word that an address was given on makes the
+hearer ask, no more.
+"""
+
+import asyncio
+import logging
+import math
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+
+from weft.proxy.model.objects import Address, Kind, Node, Ref, Sighting
+from weft.proxy.model.owners import holder, owner
+from weft.proxy.model.sightings import unresolved
+from weft.proxy.model.world import World
+from weft.proxy.watch.askwire import (
+    NONCE_BYTES,
+    Answer,
+    GivenOn,
+    Message,
+    Question,
+    decode,
+    encode,
+)
+from weft.proxy.watch.events import Moved, Post
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.02
+GIVE_UP_S = 0.1
+"""As long as the datapath holds a packet (bpf/include/hold.h)."""
+IN_FLIGHT_MAX = 256
+"""With GIVE_UP_S also a limit of 2,560 questions a second."""
+PER_POD_MAX = 64
+"""Of those at most this many for packets of one local pod: one that scans leaves others theirs."""
+ANSWERS_PER_S = 5_000
+BIND_RETRY_S = 5.0
+
+# include/uapi/linux/in.h, in6.h: bind before a link has the address. Python names neither.
+_FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
+
+WaitUntil = Callable[[Callable[[], bool], float], Awaitable[bool]]
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A question on its way from one of our addresses to `node` at `to`, for a local pod."""
+
+    question: Question
+    node: str
+    ours: Address
+    to: Address
+    for_pod: Address
+
+
+class Asker:
+    """Asks other nodes and answers them, on the event loop that runs it.
+
+    world: what is known now. post: where answers go.
+    """
+
+    def __init__(self, port: int, world: Callable[[], World], post: Post) -> None:
+        self._port, self._world, self._post = port, world, post
+        self._links: dict[Address, asyncio.DatagramTransport] = {}
+        self._asked: dict[Address, _Asked] = {}
+        self._per_pod: Counter[Address] = Counter()
+        self._answers = Allowance(ANSWERS_PER_S)
+
+    @property
+    def listens(self) -> bool:
+        """Whether it does at any address."""
+        return bool(self._links)
+
+    @property
+    def in_flight(self) -> int:
+        """Questions whose answer may still come."""
+        return len(self._asked)
+
+    async def run(self, wait_until: WaitUntil) -> None:
+        """Listen on the node's InternalIPs, whatever they are, until cancelled.
+
+        wait_until: returns when a condition on the World holds, or after so many seconds.
+        """
+        try:
+            while True:
+                wanted = self._wanted()
+                patience_s = math.inf if await self._listen(wanted) else BIND_RETRY_S
+                await wait_until(partial(self._wants_others, wanted), patience_s)
+        finally:
+            for link in self._links.values():
+                link.close()
+
+    def ask(self, pairs: Iterable[tuple[Address, Address]]) -> None:
+        """Ask for each end of a packet's (source, destination) that is not known, if there is room
+        for it now; what does not fit is asked when it comes again.
+        """
+        world = self._world()
+        for source, destination in pairs:
+            for address, for_pod in ((source, destination), (destination, source)):
+                node = None if address in self._asked else unresolved(world, address)
+                if node is not None:
+                    self._ask(node, address, for_pod)
+
+    # --- sockets ---
+    def _wanted(self) -> set[Address]:
+        own = self._world().own_node()
+        return {a for a in own.addresses if not a.is_link_local} if own is not None else set()
+
+    def _wants_others(self, wanted: set[Address]) -> bool:
+        return self._wanted() != wanted
+
+    async def _listen(self, wanted: set[Address]) -> bool:
+        """Whether there is a socket at every address of `wanted`, and at no other."""
+        for address in self._links.keys() - wanted:
+            self._links.pop(address).close()
+        for address in wanted - self._links.keys():
+            try:
+                self._links[address] = await self._open(address)
+            except OSError as error:
+                said = {"address": str(address), "port": self._port, "why": str(error)}
+                log.warning("cannot ask other nodes; setting ask-port names another port", said)
+        return self._links.keys() == wanted
+
+    async def _open(self, address: Address) -> asyncio.DatagramTransport:
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        one = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            one.setsockopt(*_FREEBIND[family], 1)
+            one.bind((str(address), self._port))
+            link, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: _Link(address, self._heard), sock=one
+            )
+        except OSError:
+            one.close()
+            raise
+        return link
+
+    def _send(self, ours: Address, to: tuple[str, int], message: Message) -> None:
+        link = self._links.get(ours)
+        if link is not None:
+            link.sendto(encode(message), to)
+
+    # --- questions ---
+    def _ask(self, node: Node, address: Address, for_pod: Address) -> None:
+        ends = self._ends(node)
+        if ends is None or len(self._asked) >= IN_FLIGHT_MAX:
+            return
+        if self._per_pod[for_pod] >= PER_POD_MAX:
+            return
+        question = Question(secrets.token_bytes(NONCE_BYTES), address)
+        asked = self._asked[address] = _Asked(question, node.ref.name, *ends, for_pod)
+        self._per_pod[for_pod] += 1
+        self._say(asked)
+        loop = asyncio.get_running_loop()
+        loop.call_later(RETRY_S, self._say, asked)
+        loop.call_later(GIVE_UP_S, self._forget, asked)
+
+    def _ends(self, node: Node) -> tuple[Address, Address] | None:
+        """The first of our addresses that `node` has one of the same family for, and that one."""
+        for ours in self._links:
+            for theirs in node.addresses:
+                if theirs.version == ours.version and not theirs.is_link_local:
+                    return ours, theirs
+        return None
+
+    def _say(self, asked: _Asked) -> None:
+        if self._asked.get(asked.question.address) is asked:
+            self._send(asked.ours, (str(asked.to), self._port), asked.question)
+
+    def _forget(self, asked: _Asked) -> None:
+        if self._asked.get(asked.question.address) is asked:
+            del self._asked[asked.question.address]
+            self._per_pod[asked.for_pod] -= 1
+            if not self._per_pod[asked.for_pod]:
+                del self._per_pod[asked.for_pod]
+
+    # --- what comes ---
+    def _heard(self, ours: Address, data: bytes, sender: tuple[str, int]) -> None:
+        message = decode(data)
+        try:
+            source = ip_address(sender[0])
+        except ValueError:
+            return  # link-local, with its scope: no InternalIP
+        if isinstance(message, Answer):
+            self._take(message, source)
+        elif message is not None and self._is_node(source) and self._answers.take():
+            if isinstance(message, Question):
+                self._send(ours, sender, self._answer(message))
+            else:
+                self._ask_again(message, source)
+
+    def _is_node(self, source: Address) -> bool:
+        return any(self._world().nodes_at(source))
+
+    def _answer(self, question: Question) -> Answer:
+        """Of our own pods only, as their links have it."""
+        held = holder(self._world(), question.address)
+        if held is None:
+            return Answer(question.nonce, question.address, Ref("", ""), "")
+        return Answer(question.nonce, question.address, held.ref, held.uid)
+
+    def _take(self, answer: Answer, source: Address) -> None:
+        asked = self._asked.get(answer.address)
+        if asked is None or asked.to != source or asked.question.nonce != answer.nonce:
+            return
+        if answer.uid:
+            self._forget(asked)
+            said = Sighting(answer.address, answer.pod, answer.uid, asked.node)
+            self._post(Moved(Kind.SIGHTING, said.key, said))
+
+    def _ask_again(self, word: GivenOn, source: Address) -> None:
+        node = owner(self._world(), word.address)
+        if node is not None and source in node.addresses and word.address not in self._asked:
+            self._ask(node, word.address, word.address)
+
+
+class _Link(asyncio.DatagramProtocol):
+    def __init__(
+        self, ours: Address, heard: Callable[[Address, bytes, tuple[str, int]], None]
+    ) -> None:
+        self._ours, self._heard = ours, heard
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._heard(self._ours, data, addr)
+
+
+class Allowance:
+    """So many in each second; what is above is not done."""
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s, self._second, self._taken = per_s, 0, 0
+
+    def take(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._taken = second, 0
+        self._taken += 1
+        return self._taken <= self._per_s
