@@ -10,8 +10,8 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from weft.proxy.apply.patrol import Patrol
 from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
 from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.config import Config
+from weft.proxy.handover import Handovers
 from weft.proxy.intake import Intake
 from weft.proxy.loop import Loop, View
 from weft.proxy.model.objects import LISTED_KINDS, Kind
@@ -43,8 +44,10 @@ from weft.proxy.node import DaemonNode, workload_of
 from weft.proxy.observe.serve import observing
 from weft.proxy.plan import PLANNERS
 from weft.proxy.planning import Planning
+from weft.proxy.ring import Ring
 from weft.proxy.upkeep import ApiKeeper, Upkeep
 from weft.proxy.watch.api import ApiServers
+from weft.proxy.watch.ask import Asker
 from weft.proxy.watch.events import Listed
 from weft.proxy.watch.folder import Folder
 from weft.proxy.watch.kube import Kube
@@ -88,7 +91,7 @@ class Daemon:
             _sysctls(config).prepare(POD_LINKS)
             sources = _start_sources(config, loop, stack)
             node = DaemonNode(loop, sources.heard_s, upgrades=bool(datapath.retired))
-            upkeep = Upkeep(config, loop, node, datapath)
+            upkeep = Upkeep(config, loop, node, datapath, hooks.outdated)
             async with asyncio.TaskGroup() as tasks, AsyncExitStack() as serving:
                 running = [tasks.create_task(loop.run(), name="loop")]
                 # Last of all: verbs that still run need the loop.
@@ -96,9 +99,14 @@ class Daemon:
                 deletions = config.state / "cni" / DELETIONS.name
                 server = CniServer(config.cni_socket, leases, node, deletions)
                 await serving.enter_async_context(server.serve())
-                events = serving.enter_context(EventReader(datapath.tables["events"]))
+                asker = Asker(config.ask_port, lambda: loop.world, loop.post)
+                ring = serving.enter_context(_reading(datapath, asker))
+                if config.ask_port:
+                    running.append(tasks.create_task(asker.run(loop.wait_until), name="ask"))
+                    handovers = Handovers(lambda: loop.world, asker.announce)
+                    loop.observers.append(handovers.observe)
                 view = View(loop, datapath.tables)
-                observed = observing(view, config.api_socket, events, sources.troubles)
+                observed = observing(view, config.api_socket, ring, sources.troubles)
                 server.observers.append((await serving.enter_async_context(observed)).metrics.cni)
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
                 if sources.servers is not None:
@@ -119,6 +127,18 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     patrol = Patrol(applier, [*sorted(ROW_TABLES), podroutes.NAME], OFTEN)
     planning = Planning(PLANNERS, desired)
     return Loop(intake, planning, desired, applier, patrol)
+
+
+@contextmanager
+def _reading(datapath: Datapath, asker: Asker) -> Iterator[Ring]:
+    """The datapath's events, of which those of held packets make the asker ask."""
+    with EventReader(datapath.tables["events"]) as reader:
+        ring = Ring(reader, lambda events: asker.ask((e.tuple.src, e.tuple.dst) for e in events))
+        ring.start()
+        try:
+            yield ring
+        finally:
+            ring.stop()
 
 
 def _sysctls(config: Config) -> sysctl.Sysctls:
@@ -176,17 +196,17 @@ def _repairs(
     """What is mended though it has no rows, by name."""
     sysctls, links = _sysctls(config), podlinks.PodLinks(hooks.hooked_pods)
 
-    def mend_links() -> int:
-        # A link that was down has lost its routes.
-        mended = links.mend(intake.world)
+    def with_routes(mend: Callable[[World], int]) -> int:
+        """A link that was down, or had its IPv6 turned off, has lost its routes."""
+        mended = mend(intake.world)
         return mended + (podroutes.repair(intake.world) if mended else 0)
 
     accept = {forward.NAME: forward.Forward().mend} if config.forward_accept else {}
     return accept | {
         PINS: datapath.repin,
         podroutes.NAME: lambda: podroutes.repair(intake.world),
-        podlinks.NAME: mend_links,
-        sysctl.NAME: lambda: sysctls.mend(intake.world),
+        podlinks.NAME: lambda: with_routes(links.mend),
+        sysctl.NAME: lambda: with_routes(sysctls.mend),
     }
 
 

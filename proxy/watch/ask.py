@@ -49,6 +49,8 @@ IN_FLIGHT_MAX = 256
 PER_POD_MAX = 64
 """Of those at most this many for packets of one local pod: one that scans leaves others theirs."""
 ANSWERS_PER_S = 5_000
+ANNOUNCED_AT_S = (0.0, 0.02, 0.08)
+"""Nobody says that they heard: more than once, since datagrams get lost."""
 BIND_RETRY_S = 5.0
 
 # include/uapi/linux/in.h, in6.h: bind before a link has the address. Python names neither.
@@ -116,6 +118,12 @@ class Asker:
                 if node is not None:
                     self._ask(node, address, for_pod)
 
+    def announce(self, addresses: Iterable[Address]) -> None:
+        """Tell every other node that these addresses of ours were given to other pods."""
+        loop, words = asyncio.get_running_loop(), [GivenOn(address) for address in addresses]
+        for delay_s in ANNOUNCED_AT_S:
+            loop.call_later(delay_s, self._tell_all, words)
+
     # --- sockets ---
     def _wanted(self) -> set[Address]:
         own = self._world().own_node()
@@ -169,6 +177,14 @@ class Asker:
         loop = asyncio.get_running_loop()
         loop.call_later(RETRY_S, self._say, asked)
         loop.call_later(GIVE_UP_S, self._forget, asked)
+
+    def _tell_all(self, words: Iterable[GivenOn]) -> None:
+        world = self._world()
+        for node in world.nodes():
+            ends = None if node.ref.name == world.settings.node else self._ends(node)
+            if ends is not None:
+                for word in words:
+                    self._send(ends[0], (str(ends[1]), self._port), word)
 
     def _ends(self, node: Node) -> tuple[Address, Address] | None:
         """The first of our addresses that `node` has one of the same family for, and that one."""
@@ -225,7 +241,10 @@ class Asker:
 
     def _ask_again(self, word: GivenOn, source: Address) -> None:
         node = owner(self._world(), word.address)
-        if node is not None and source in node.addresses and word.address not in self._asked:
+        own = self._world().settings.node
+        if node is None or node.ref.name == own or source not in node.addresses:
+            return
+        if word.address not in self._asked:
             self._ask(node, word.address, word.address)
 
 

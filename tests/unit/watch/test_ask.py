@@ -237,6 +237,19 @@ def test_word_that_an_address_was_given_on_makes_its_hearer_ask_the_owner() -> N
     asyncio.run(story())
 
 
+def test_an_address_given_on_is_known_to_other_nodes_without_a_packet_of_its_pod() -> None:
+    async def story() -> None:
+        port = free_port()
+        async with (
+            asking(port, world_of("n1")) as here,
+            asking(port, world_of("n2", LINK)) as there,
+        ):
+            there.asker.announce([X])
+            assert await here.hears() == sighting()
+
+    asyncio.run(story())
+
+
 def test_a_taken_port_is_asked_for_again() -> None:
     async def story() -> None:
         port = free_port()

@@ -1,0 +1,53 @@
+"""Owns which addresses of this node pass from one pod to another, and that other nodes hear of it.
+
+A node that has not seen the former pod go would let the next one in by its rights. Addresses rest
+before they are given on (weft.cni.ipam), so this concerns ranges that are nearly full, and pods
+whose object outlives their link. Never decides anything: the hearer asks, and judges the answer.
+"""
+
+from collections.abc import Callable, Iterable
+
+from weft.proxy.loop import Turn
+from weft.proxy.model.objects import Address, Workload
+from weft.proxy.model.world import World
+
+REMEMBERED_S = 600.0
+"""Longer than any watch is silent before it is opened anew."""
+
+
+class Handovers:
+    """Watches turns (`Loop.observers`). announce: is told addresses that have passed on."""
+
+    def __init__(
+        self, world: Callable[[], World], announce: Callable[[Iterable[Address]], None]
+    ) -> None:
+        self._world, self._announce = world, announce
+        self._left: dict[Address, tuple[str, float]] = {}
+        """Released addresses with their last pod's uid and when, oldest first."""
+
+    def observe(self, turn: Turn) -> None:
+        passed: list[Address] = []
+        for change in turn.changes:
+            match change.before, change.after:
+                case Workload() as gone, None:
+                    self._release(gone, turn.ended_s)
+                case None, Workload() as fresh:
+                    passed += [a for a in fresh.addresses if self._was_anothers(a, fresh.uid)]
+        if passed:
+            self._announce(passed)
+
+    def _release(self, gone: Workload, now_s: float) -> None:
+        for address in gone.addresses:
+            self._left.pop(address, None)
+            self._left[address] = gone.uid, now_s
+        while self._left:
+            oldest = next(iter(self._left))
+            if now_s - self._left[oldest][1] < REMEMBERED_S:
+                break
+            del self._left[oldest]
+
+    def _was_anothers(self, address: Address, uid: str) -> bool:
+        last = self._left.pop(address, None)
+        if last is not None and last[0] != uid:
+            return True
+        return any(pod.uid != uid for pod in self._world().pods_at(address))
