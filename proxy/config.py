@@ -59,6 +59,13 @@ def _port_or_none(text: str) -> int:
     return 0 if text == "0" else _port(text)
 
 
+def _packet_bytes(text: str) -> int:
+    number = int(text)
+    if number and not 1280 <= number < 65536:
+        raise ValueError("bytes, 1280 to 65535, or 0")
+    return number
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a field of Config is set by: its default as text, its help, and how text is read.
@@ -95,6 +102,10 @@ class Config:
     overlay_port: Annotated[int, Setting("8472", "VXLAN UDP port", _port)]
     ask_port: Annotated[
         int, Setting("8474", "UDP port where nodes ask whose an address is; 0: off", _port_or_none)
+    ]
+    path_mtu: Annotated[
+        int,
+        Setting("0", "largest packet between nodes; 0: what their own links carry", _packet_bytes),
     ]
     masquerade: Annotated[
         bool, Setting("true", "pods leave the cluster with the node's address", _switch)

@@ -181,6 +181,7 @@ def _settings(config: Config) -> Settings:
         overlay_vni=config.overlay_vni,
         overlay_port=config.overlay_port,
         ask_port=config.ask_port,
+        path_mtu_bytes=config.path_mtu,
         masquerade=config.masquerade,
         never_masquerade=config.never_masquerade,
         snat_port_min=config.snat_port_min,

@@ -67,6 +67,8 @@ class Settings:
     overlay_port: int = 8472
     ask_port: int = 8474
     """Where nodes ask each other whose an address is; 0: they do not."""
+    path_mtu_bytes: int = 0
+    """Of a router's link between nodes that is narrower than their own; 0: there is none."""
     masquerade: bool = True
     never_masquerade: tuple[IPv4Network | IPv6Network, ...] = ()
     snat_port_min: int = 61000

@@ -27,7 +27,7 @@ def overlay_mtu_bytes(world: World) -> int:
     One device carries the tunnels of both underlay families: the least that one of them leaves.
     """
     return min(
-        _mtu_bytes(underlay_link(world, version)) - _VXLAN_BYTES[version]
+        _between_bytes(world, underlay_link(world, version)) - _VXLAN_BYTES[version]
         for version in tunnel_versions(world) or _first_version(world)
     )
 
@@ -37,10 +37,11 @@ def route_mtu_bytes(world: World) -> int:
 
     Known from the first packet on, so that it needs no error to learn it: many drop those.
     """
-    settings = world.settings
-    if not settings.has_overlay or (settings.mode is Mode.AUTO and not tunnel_versions(world)):
-        return 0
-    return overlay_mtu_bytes(world)
+    settings, link = world.settings, underlay_link(world)
+    if settings.has_overlay and (settings.mode is not Mode.AUTO or tunnel_versions(world)):
+        return overlay_mtu_bytes(world)
+    between = _between_bytes(world, link)
+    return between if between < _mtu_bytes(link) else 0
 
 
 class _Known(NamedTuple):
@@ -91,6 +92,12 @@ def _first_version(world: World) -> tuple[int]:
     own = world.own_node()
     address = underlay(own, None) if own is not None else None
     return (address.version if address is not None else 4,)
+
+
+def _between_bytes(world: World, link: Link | None) -> int:
+    """The largest packet that this link brings to other nodes."""
+    of_path, of_link = world.settings.path_mtu_bytes, _mtu_bytes(link)
+    return min(of_path, of_link) if of_path else of_link
 
 
 def _mtu_bytes(link: Link | None) -> int:

@@ -79,6 +79,25 @@ def test_pods_routes_say_the_overlays_mtu_while_a_tunnel_is_used(
     assert route_mtu_bytes(world_of(node("n1", OWN4, OWN6), *others, of=of)) == mtu
 
 
+@pytest.mark.parametrize(
+    ("of", "peer", "path", "mtu"),
+    [
+        (Mode.AUTO, FAR4, 1400, 1350),
+        (Mode.AUTO, NEAR4, 1400, 1400),
+        (Mode.DIRECT, FAR4, 1400, 1400),
+        (Mode.VXLAN, FAR4, 1600, 1450),
+        (Mode.DIRECT, FAR4, 1600, 0),
+    ],
+)
+def test_a_narrow_path_between_nodes_narrows_routes_and_not_links(
+    of: Mode, peer: str, path: int, mtu: int
+) -> None:
+    other = Node(Ref("", "n2"), (ip_address(peer),), (ip_network("10.244.2.0/24"),))
+    of_path = Settings("n1", mode=of, path_mtu_bytes=path)
+    world = world_of(node("n1", OWN4), other, of=of_path)
+    assert (pod_mtu_bytes(world), route_mtu_bytes(world)) == (1500, mtu)
+
+
 def test_what_one_world_used_is_not_said_of_the_next() -> None:
     own, far = node("n1", OWN4), node("n2", FAR4)
     with_peer, alone = world_of(own, far), world_of(own)
