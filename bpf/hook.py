@@ -133,6 +133,10 @@ class Hooks:
             self._note(found, ifindex, own, is_shared=False)
         return found
 
+    def outdated(self) -> bool:
+        """Whether a program of an earlier load runs anywhere. Raises OSError, ForeignPin."""
+        return any(name.startswith(STALE) for name in self.attached().values())
+
     def _attach_shared(self, wanted: Mapping[LinkPlace, str]) -> Iterator[tuple[Place, str]]:
         links = {place.ifindex for place in wanted}
         failed = clsact.join_blocks(self._rtnl, links)

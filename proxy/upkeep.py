@@ -10,8 +10,10 @@ import gc
 import logging
 import math
 import time
+from collections.abc import Callable
 
 from weft.bpf.load import Datapath
+from weft.bpf.pins import ForeignPin
 from weft.cni.install import install_conflist
 from weft.cni.node import NotReady
 from weft.proxy.apply import podroutes, sysctl
@@ -34,6 +36,9 @@ BASE_TABLES = ("links", "settings")
 
 HOOKS_TIMEOUT_S = 10.0
 
+OLDER_EVERY_S = 1.0
+"""How often a start asks whether a hook is left that it could not replace."""
+
 CACHE_AFTER_S = 5.0
 """How long a start waits for the API server before it takes the checkpoint."""
 
@@ -51,11 +56,14 @@ class Upkeep:
         loop: Loop,
         node: DaemonNode,
         datapath: Datapath,
+        outdated: Callable[[], bool],
     ) -> None:
+        """outdated: asks the kernel whether an older version's program runs anywhere."""
         self._config = config
         self._loop = loop
         self._node = node
         self._datapath = datapath
+        self._outdated = outdated
         self.ready = asyncio.Event()
         loop.observers.append(self._turned)
 
@@ -76,10 +84,19 @@ class Upkeep:
         """As long as a hook runs an older version's programs, they write to its maps."""
         if not self._datapath.migration.moves:
             return
-        await self._loop.wait_until(self._hooked, math.inf)
+        while True:
+            if not await self._loop.between_turns(self._runs_older):
+                break
+            await asyncio.sleep(OLDER_EVERY_S)
         for _ in self._datapath.migration.finish():
             await asyncio.sleep(0)
         log.info("state of the version before is carried over, its maps are gone")
+
+    def _runs_older(self) -> bool:
+        try:
+            return self._outdated()
+        except (OSError, ForeignPin):  # the patrol says so
+            return True
 
     def _in_line(self) -> bool:
         """Every source has listed, pods can be given addresses, the node's own rows are done."""

@@ -28,6 +28,14 @@ NEWER = {
 	__u32 seen;
 	__u32 pad1;
 """,
+    # A table that follows from the plan: filled anew beside the old one.
+    """	__u32 ifindex; /* host-side link */
+	__u32 flags;   /* enum workload_flag */
+	__u8 mac[6];   /* the pod's side */
+""": """	__u32 flags;
+	__u32 ifindex;
+	__u8 mac[6];
+""",
     # Of the key of three tables.
     """	__u8 proto;
 	__u8 pad[3];
