@@ -28,7 +28,7 @@ class _Walk:
 class Patrol:
     """Walks the tables of an applier, one of a walk each time that `next_s` comes.
 
-    often: the tables that are all compared every OFTEN_S.
+    often: the tables that are all compared every OFTEN_S, and repairs that failed with them.
     """
 
     def __init__(
@@ -45,17 +45,22 @@ class Patrol:
         pause_s = ROUND_S / len(tables)
         self._walks = [_Walk(cycle((one,) for one in tables), pause_s, clock() + pause_s)]
         if often:
-            self._walks.append(_Walk(cycle((often,)), OFTEN_S, clock() + OFTEN_S))
+            self._walks.append(_Walk(self._together(often), OFTEN_S, clock() + OFTEN_S))
 
     @property
     def next_s(self) -> float:
         return min(walk.next_s for walk in self._walks)
+
+    def _together(self, often: Sequence[str]) -> Iterator[Sequence[str]]:
+        while True:
+            yield (*often, *(name for name in self._applier.unmended if name not in often))
 
     def step(self) -> None:
         """Compare the next tables of each walk whose time has come."""
         for walk in self._walks:
             now_s, before_s = self._clock(), self._spent()
             if now_s >= walk.next_s:
-                for table in next(walk.groups):
-                    self._applier.compare(table)
-                walk.next_s = now_s + max(walk.pause_s, (self._spent() - before_s) / SHARE)
+                mended = sum(self._applier.compare(table) for table in next(walk.groups))
+                # Who has just altered something may go on: then cost is no reason to wait.
+                rest_s = 0.0 if mended else (self._spent() - before_s) / SHARE
+                walk.next_s = now_s + max(walk.pause_s, rest_s)

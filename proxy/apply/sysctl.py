@@ -96,6 +96,9 @@ class Sysctls:
         for name in (*names, *ours, *pods):
             # IPv4 asks the link by which a packet came, IPv6 the node alone.
             yield self.root / "ipv4/conf" / name / "forwarding", "1"
+        for name in (*ours, *pods):
+            if own is not None and any(cidr.version == 6 for cidr in own.pod_cidrs):
+                yield self.root / "ipv6/conf" / name / "disable_ipv6", "0"
         for name in ours:
             # The larger of `all` and the link's counts; strict drops what came by another way
             # than the route back (RFC 3704).

@@ -71,7 +71,8 @@ class Stage:
         """The pairs that do not talk now."""
         pairs = [*self.pairs(4), *self.pairs(6)]
         found: list[str] = []
-        for asker in (self.client, self.there, *self.lab.nodes):
+        askers: tuple[Pod | LabNode, ...] = (self.client, self.there, *self.lab.nodes)
+        for asker in askers:
             asked = [
                 (name, address, port, kind)
                 for who, name, address, port in pairs
@@ -135,10 +136,49 @@ SYSCTL_FILE = (
     "net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1"
 )
 
+# What systemd-networkd does to a link that a .network file of the operator's matches by accident.
+NETWORKD = """
+for link in $(ls /sys/class/net | grep ^weft); do
+  ip addr flush dev $link; ip route flush dev $link; ip -6 route flush dev $link
+  ip neigh flush nud permanent dev $link
+  for one in ipv4/conf/$link/forwarding=0 ipv4/conf/$link/rp_filter=1 ipv6/conf/$link/accept_ra=0 \
+    ipv6/conf/$link/forwarding=0 ipv6/conf/$link/disable_ipv6=1
+  do echo ${one#*=} > /proc/sys/net/${one%=*}; done
+done
+"""
+
+# sysctl --system reads the machine's own files, sysctl -p this one alone.
+HARDENED = """
+net.ipv4.ip_forward = 0
+net.ipv6.conf.all.forwarding = 0
+net.ipv4.conf.all.rp_filter = 1
+net.ipv4.conf.default.rp_filter = 1
+net.ipv4.conf.*.rp_filter = 1
+net.ipv4.ip_local_reserved_ports =
+"""
+
+DETACH = """
+import ctypes, os, struct, sys
+call = ctypes.CDLL(None, use_errno=True).syscall
+for pin in os.scandir(sys.argv[1]):
+    if pin.name.startswith("link-"):
+        name = ctypes.create_string_buffer(os.fsencode(pin.path) + b"\\0")
+        get = ctypes.create_string_buffer(struct.pack("=Q8x", ctypes.addressof(name)))
+        link = call(321, 7, get, 16)
+        assert link >= 0
+        assert call(321, 34, struct.pack("=I4x", link), 8) == 0
+"""
+
+
 EVERYWHERE: dict[str, Vandalism] = {
     "forwarding off": on_east("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"),
     "forwarding off on each link": on_east(
         "for f in /proc/sys/net/ipv4/conf/*/forwarding; do echo 0 > $f; done"
+    ),
+    "a file for sysctl": on_east(f"printf '{HARDENED}' | sysctl -qp -"),
+    "systemd-networkd": on_east(NETWORKD),
+    "tcx hooks detached": lambda stage: stage.east.run(
+        sys.executable, "-c", DETACH, stage.east.folder / "bpf" / "weft" / "hooks"
     ),
     "strict rp_filter on each link": on_east(
         "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done"

@@ -11,13 +11,13 @@ class Walk:
     """A patrol over repairs that cost processor time and write down that they ran."""
 
     def __init__(self, *tables: str, often: tuple[str, ...] = (), cost_s: float = 0.0) -> None:
-        self.now_s, self.spent_s, self.ran = 0.0, 0.0, list[str]()
-        applier = Applier({}, Desired(), lambda: self.now_s)
+        self.now_s, self.spent_s, self.ran, self.drifted = 0.0, 0.0, list[str](), 0
+        applier = self.applier = Applier({}, Desired(), lambda: self.now_s)
 
         def repair(name: str) -> int:
             self.ran.append(name)
             self.spent_s += cost_s
-            return 0
+            return self.drifted
 
         for name in (*tables, *often):
             applier.repairs[name] = partial(repair, name)
@@ -41,8 +41,23 @@ def test_what_is_often_altered_is_compared_every_second_and_all_of_it_at_once() 
     assert walk.ran == ["x", "y"] * 3
 
 
+def test_a_repair_that_failed_is_tried_again_every_second() -> None:
+    walk = Walk("a", often=("x",))
+    walk.until(ROUND_S)
+    walk.applier.unmended["a"] = "no such device"
+    walk.until(ROUND_S + 2 * OFTEN_S)
+    assert walk.ran[-3:] == ["x", "a", "x"]
+
+
 def test_no_walk_takes_more_of_a_core_than_its_share() -> None:
     walk = Walk("a", often=("x",), cost_s=0.05)
     walk.until(100.0)
     assert walk.ran.count("x") <= 100.0 * SHARE / 0.05 + 1
     assert walk.ran.count("a") == 3
+
+
+def test_after_a_repair_the_next_look_does_not_wait_for_its_share() -> None:
+    walk = Walk("a", often=("x",), cost_s=0.05)
+    walk.drifted = 1
+    walk.until(3 * OFTEN_S)
+    assert walk.ran == ["x", "x", "x"]

@@ -1,15 +1,15 @@
 """The node's sysctls, on a folder that stands for /proc/sys/net."""
 
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from weft.proxy.apply.sysctl import Sysctls, with_ports
 from weft.proxy.apply.target import NotMended
-from weft.proxy.model.objects import Kind, Link, Ref, Workload
-from weft.proxy.model.world import Change, Record, Settings, World
+from weft.proxy.model.objects import Kind, Link, Node, Ref, Workload
+from weft.proxy.model.world import Change, Key, Record, Settings, World
 
 POD_LINKS = re.compile(r"weft[0-9a-f]{11}")
 POD_LINK = "weft0123456789a"
@@ -67,10 +67,11 @@ def world() -> World:
     """An uplink, a link of no concern, the overlay and a pod's link."""
     nobody = ()
     inside = (ip_address("172.17.0.1"),)
-    records: list[tuple[Kind, str, Record]] = [
+    records: list[tuple[Kind, Key, Record]] = [
         (Kind.LINK, "eth0", Link("eth0", 2, 1500, nobody, default_route=True)),
         (Kind.LINK, "docker0", Link("docker0", 3, 1500, inside, default_route=False)),
         (Kind.LINK, "weft.vx", Link("weft.vx", 4, 1450, nobody, default_route=False)),
+        (Kind.NODE, Ref("", "n1"), Node(Ref("", "n1"), (), (ip_network("fd00:1::/64"),))),
         (Kind.ATTACHMENT, POD_LINK,
          Workload(POD_LINK, Ref("default", "web"), "u", nobody, 7, bytes(6), bytes(6))),
     ]  # fmt: skip
@@ -87,6 +88,8 @@ def mended(root: Path) -> Sysctls:
         for name in (f"ipv4/conf/{link}/forwarding", f"ipv4/conf/{link}/rp_filter"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text("0\n")
+        (root / f"ipv6/conf/{link}").mkdir(parents=True, exist_ok=True)
+        (root / f"ipv6/conf/{link}/disable_ipv6").write_text("0\n")
     sysctls = Sysctls(root, (61000, 65535))
     sysctls.mend(world())
     return sysctls
@@ -102,6 +105,7 @@ def mended(root: Path) -> Sysctls:
         ("ipv4/conf/weft.vx/forwarding", "0", "1"),
         (f"ipv4/conf/{POD_LINK}/forwarding", "0", "1"),
         ("ipv4/conf/weft.vx/rp_filter", "1", "2"),
+        (f"ipv6/conf/{POD_LINK}/disable_ipv6", "1", "0"),
         ("ipv4/ip_local_reserved_ports", "8080", "8080,61000-65535"),
     ],
 )
@@ -125,7 +129,6 @@ def test_what_is_the_operators_stays(root: Path, mended: Sysctls, name: str) -> 
 
 
 def test_a_bridge_of_others_goes_on_ignoring_advertisements(root: Path, mended: Sysctls) -> None:
-    (root / "ipv6/conf/docker0").mkdir()
     (root / "ipv6/conf/docker0/accept_ra").write_text("1")
     mended.mend(world())
     assert value(root, "ipv6/conf/docker0/accept_ra") == "1"
