@@ -17,6 +17,7 @@
 #include "recent.h"
 #include "refuse.h"
 #include "neighbour.h"
+#include "group.h"
 #include "leave.h"
 
 /*
@@ -209,7 +210,9 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 		return REASON_SOURCE_SPOOFED;
 	p->hold = s->hold_from_pod;
 	reason = know_fragment(p);
-	return reason ? reason : leave_pod(skb, p, s, src);
+	if (reason)
+		return reason;
+	return is_group(&p->tuple.dst) ? send_to_group(p, src) : leave_pod(skb, p, s, src);
 }
 
 int from_pod(struct __sk_buff *skb)
@@ -276,6 +279,8 @@ static enum reason handle_to_pod(struct __sk_buff *skb, struct packet *p)
 		return REASON_HELPER_FAILED;
 	if (is_neighbours(skb, p, s))
 		return REASON_STACK;
+	if ((s->flags & SETTING_BRIDGE) && is_group(&p->tuple.dst))
+		return hear_group(skb, p, s);
 	dst = workloads.lookup(&p->tuple.dst);
 	if ((s->flags & SETTING_BRIDGE) && is_flooded(p, dst))
 		return REASON_FLOODED;

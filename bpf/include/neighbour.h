@@ -16,6 +16,19 @@ static bool owns(const struct __sk_buff *skb, const struct packet *p, const stru
 	return w && w->ifindex == skb->ifindex && is_from_mac(p, w->mac);
 }
 
+/* The pod at the other end of the packet's link; NULL: it has no address of this family. */
+static struct workload *pod_of_link(const struct __sk_buff *skb, u8 family)
+{
+	u32 ifindex = skb->ifindex;
+	struct pod_link *link = pod_links.lookup(&ifindex);
+	struct workload *pod;
+
+	if (!link)
+		return 0;
+	pod = workloads.lookup(family == 4 ? &link->addr4 : &link->addr6);
+	return pod && pod->ifindex == ifindex ? pod : 0;
+}
+
 /* Whether nothing routes between a pod and `a`: neighbour discovery and MLD go no further. */
 static bool is_on_link(const struct settings *s, const struct address *a)
 {
@@ -37,7 +50,7 @@ static enum reason judge_arp(struct __sk_buff *skb, struct packet *p)
 		return REASON_MALFORMED;
 	set_ipv4(&p->tuple.src, ip);
 	if (!owns(skb, p, workloads.lookup(&p->tuple.src)) || !is_from_mac(p, mac))
-		return REASON_SOURCE_SPOOFED;
+		return REASON_NEIGHBOUR_SPOOFED;
 	return REASON_STACK;
 }
 
@@ -49,17 +62,20 @@ static enum reason judge_advert(struct __sk_buff *skb, struct packet *p)
 	if (bpf_skb_load_bytes(skb, p->l4 + sizeof(struct icmp_head), &target, sizeof(target)))
 		return REASON_MALFORMED;
 	if (!is_link_local6(&target) && !owns(skb, p, workloads.lookup(&target)))
-		return REASON_SOURCE_SPOOFED;
+		return REASON_NEIGHBOUR_SPOOFED;
 	return REASON_STACK;
 }
 
 static enum reason judge_neighbour(struct __sk_buff *skb, struct packet *p)
 {
-	struct address *src = &p->tuple.src;
+	const struct address *src = &p->tuple.src;
+	const struct workload *pod = pod_of_link(skb, 6);
 
+	if (!pod || !is_from_mac(p, pod->mac))
+		return REASON_NEIGHBOUR_SPOOFED;
 	/* Before it has an address a pod speaks from ::, and of its groups from fe80::. */
 	if (!is_unset(src) && !is_link_local6(src) && !owns(skb, p, workloads.lookup(src)))
-		return REASON_SOURCE_SPOOFED;
+		return REASON_NEIGHBOUR_SPOOFED;
 	if (p->icmp_type == ICMP6_NEIGHBOUR_ADVERT)
 		return judge_advert(skb, p);
 	return REASON_STACK;

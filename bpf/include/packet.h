@@ -131,7 +131,11 @@ static bool is_forged_by(u32 from, struct packet *p, const struct settings *s,
 	prefix = prefix_of(&p->tuple.src);
 	if (prefix && (prefix->flags & PREFIX_REMOTE))
 		return !is_way_of(prefix, from, s);
-	return prefix && (prefix->flags & PREFIX_LOCAL);
+	if (!prefix || !(prefix->flags & PREFIX_LOCAL))
+		return false;
+	/* To a bridge's pods netfilter masquerades other pods of it with the bridge's own address. */
+	return !(s->flags & SETTING_BRIDGE) || !is_own_gateway(s, &p->tuple.src) ||
+	       uplinks.lookup(&from);
 }
 
 static bool is_forged(struct __sk_buff *skb, struct packet *p, const struct settings *s)

@@ -13,6 +13,7 @@ from weft.bpf.layout import (
     Flow,
     Frontend,
     FrontendKey,
+    PodLink,
     PortKey,
     Prefix,
     PrefixFlag,
@@ -139,6 +140,10 @@ class Scene:
         sides = (ingress[0], revision(ingress[1], holder), egress[0], revision(egress[1], holder))
         row = Workload(*sides, ifindex, flags, mac, HOST_MAC)
         self.node.put("workloads", pack_address(address), row)
+        # Where a scene has all its pods on one link, it is the first one's.
+        if self.node.tables["pod_links"].lookup(pack_u32(ifindex)) is None:
+            ends = {4: UNSPECIFIED, 6: UNSPECIFIED} | {self.version: address}
+            self.node.put("pod_links", ifindex, PodLink(ends[4], ends[6]))
 
     def two_pods(self, **of_b: object) -> None:
         self.pod(self.at.a)

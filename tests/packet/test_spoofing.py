@@ -74,7 +74,7 @@ def test_arp_for_another_is_dropped(
 ) -> None:
     scene4.two_pods()
     frame = arp(mac, getattr(scene4.at, whose), scene4.at.outside, frame_mac=frame_mac)
-    assert_dropped(scene4.node.run("from_pod", frame), Reason.SOURCE_SPOOFED)
+    assert_dropped(scene4.node.run("from_pod", frame), Reason.NEIGHBOUR_SPOOFED)
 
 
 def neighbour(src: Address, kind: int, target: Address, options: bytes = b"") -> Packet:
@@ -105,13 +105,21 @@ def test_duplicate_address_detection_and_listener_reports_pass(scene6: Scene) ->
 def test_an_advertisement_of_anothers_address_is_dropped(scene6: Scene, whose: str) -> None:
     scene6.two_pods(ifindex=OTHER_LINK)
     sent = neighbour(LINK_LOCAL, ADVERT, getattr(scene6.at, whose))
-    assert_dropped(scene6.send(sent), Reason.SOURCE_SPOOFED)
+    assert_dropped(scene6.send(sent), Reason.NEIGHBOUR_SPOOFED)
 
 
 def test_a_solicitation_from_anothers_address_is_dropped(scene6: Scene) -> None:
     scene6.two_pods(ifindex=OTHER_LINK)
     sent = neighbour(scene6.at.b, SOLICIT, scene6.at.a)
-    assert_dropped(scene6.send(sent), Reason.SOURCE_SPOOFED)
+    assert_dropped(scene6.send(sent), Reason.NEIGHBOUR_SPOOFED)
+
+
+@pytest.mark.parametrize("source", ["own", "link-local", "none"])
+def test_neighbour_discovery_with_anothers_mac_is_dropped(scene6: Scene, source: str) -> None:
+    scene6.two_pods(ifindex=OTHER_LINK)
+    sources = {"own": scene6.at.a, "link-local": LINK_LOCAL, "none": IPv6Address("::")}
+    sent = replace(neighbour(sources[source], SOLICIT, scene6.at.gateway), eth_src=MAC_B)
+    assert_dropped(scene6.send(sent), Reason.NEIGHBOUR_SPOOFED)
 
 
 @pytest.mark.parametrize("kind", [SOLICIT, ADVERT, ROUTER_SOLICIT, MLD2])

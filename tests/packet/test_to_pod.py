@@ -1,11 +1,20 @@
 """What reaches a pod through the stack: its own node, forwarded packets, a bridge's copies."""
 
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from tests.packet.packets import ACK, ICMP6, Packet, arp, embedded_header_holds, read, unreachable
+from tests.packet.packets import (
+    ACK,
+    ICMP6,
+    UDP,
+    Packet,
+    arp,
+    embedded_header_holds,
+    read,
+    unreachable,
+)
 from tests.packet.runner import Action, Outcome
 from tests.packet.scene import (
     EGRESS,
@@ -16,6 +25,7 @@ from tests.packet.scene import (
     MAC_B,
     OTHER_LINK,
     UPLINK,
+    Port,
     Scene,
     answer,
 )
@@ -188,11 +198,74 @@ def test_neighbour_discovery_that_was_routed_is_judged(scene6: Scene, kind: int)
     assert_dropped(arrive(scene6, sent), Reason.POLICY_INGRESS)
 
 
-def test_multicast_reaches_no_pod_since_nothing_could_judge_it(scene: Scene) -> None:
-    scene.pod(scene.at.a)
+def mdns(scene: Scene) -> Packet:
+    """What b says to all that listen on its link."""
     group = "224.0.0.251" if scene.version == 4 else "ff02::fb"
-    sent = scene.udp(scene.at.b, type(scene.at.b)(group), dport=5353)
-    assert_dropped(arrive(scene, sent), Reason.NO_WORKLOAD)
+    return scene.udp(scene.at.b, type(scene.at.b)(group), dport=5353)
+
+
+def test_a_router_brings_no_pod_what_is_for_a_group(scene: Scene) -> None:
+    scene.pod(scene.at.a)
+    assert_dropped(arrive(scene, mdns(scene)), Reason.NO_WORKLOAD)
+
+
+def test_a_bridges_pods_hear_each_others_groups_as_policy_allows(scene: Scene) -> None:
+    scene.settings(flags=SettingFlag.BRIDGE)
+    scene.two_pods(ifindex=OTHER_LINK)
+    assert arrive(scene, mdns(scene), received_on=OTHER_LINK).reason is Reason.STACK
+    scene.pod(scene.at.a, ingress=(INGRESS, 1))
+    assert_dropped(arrive(scene, mdns(scene), received_on=OTHER_LINK), Reason.POLICY_INGRESS)
+    scene.rule_set(INGRESS, {0xF: 0b10}, [Port(1, UDP, 5353)])
+    scene.peer(scene.at.b, 0xF)
+    assert arrive(scene, mdns(scene), received_on=OTHER_LINK).reason is Reason.STACK
+    other_port = replace(mdns(scene), dport=5354)
+    assert_dropped(arrive(scene, other_port, received_on=OTHER_LINK), Reason.POLICY_INGRESS)
+    assert not scene.node.rows("flows")
+
+
+def test_a_bridges_node_is_heard_by_every_pod(scene: Scene) -> None:
+    scene.settings(flags=SettingFlag.BRIDGE)
+    scene.pod(scene.at.a, ingress=(INGRESS, 1))
+    sent = replace(mdns(scene), src=scene.at.gateway)
+    assert arrive(scene, sent, received_on=0).reason is Reason.STACK
+    assert_dropped(arrive(scene, sent, received_on=UPLINK), Reason.POLICY_INGRESS)
+
+
+def test_a_broadcast_on_a_bridge_is_judged_like_a_group(scene4: Scene) -> None:
+    scene4.settings(flags=SettingFlag.BRIDGE)
+    scene4.two_pods(ifindex=OTHER_LINK)
+    sent = scene4.udp(scene4.at.b, IPv4Address("255.255.255.255"), dport=5353)
+    assert arrive(scene4, sent, received_on=OTHER_LINK).reason is Reason.STACK
+    scene4.pod(scene4.at.a, ingress=(INGRESS, 1))
+    assert_dropped(arrive(scene4, sent, received_on=OTHER_LINK), Reason.POLICY_INGRESS)
+
+
+def test_what_a_pod_says_to_a_group_is_judged_by_its_egress_and_starts_no_flow(
+    scene: Scene,
+) -> None:
+    scene.pod(scene.at.b)
+    sent = replace(mdns(scene), eth_src=MAC_A)
+    assert scene.send(sent).reason is Reason.STACK
+    scene.pod(scene.at.b, egress=(EGRESS, 1))
+    outcome = scene.send(sent)
+    assert outcome.counted == {(Reason.POLICY_EGRESS, Direction.FROM_POD): 1}
+    scene.rule_set(EGRESS, {0xF: 1})
+    scene.peer(sent.dst, 0xF)
+    assert scene.send(sent).reason is Reason.STACK
+    assert not scene.node.rows("flows")
+
+
+def test_a_bridges_own_address_is_believed_where_netfilter_gave_it_to_its_pods(
+    scene: Scene,
+) -> None:
+    scene.two_pods()
+    scene.local_range()
+    scene.uplink()
+    sent = scene.tcp(scene.at.gateway, scene.at.a)
+    assert_dropped(arrive(scene, sent), Reason.SOURCE_SPOOFED)
+    scene.settings(flags=SettingFlag.BRIDGE, overlay_ifindex=0)
+    assert_dropped(arrive(scene, sent, received_on=UPLINK), Reason.SOURCE_SPOOFED)
+    assert arrive(scene, sent).reason is Reason.STACK
 
 
 def test_a_flow_that_the_senders_link_judged_is_not_judged_again(scene: Scene) -> None:
