@@ -25,7 +25,7 @@ from weft.proxy.model.objects import (
     Workload,
 )
 from weft.proxy.model.world import Key, Mode, Record, Settings
-from weft.proxy.plan.node import BRIDGE, OVERLAY
+from weft.proxy.plan.node import BRIDGE, HELD, HOLD, OVERLAY
 
 Move = tuple[Kind, Key, Record | None]
 
@@ -39,7 +39,7 @@ NODE_IPS = tuple(
 )
 POD_CIDRS = tuple(map(ip_network, ("10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64")))
 NETWORKS = tuple(map(ip_network, ("192.0.2.0/24", "192.0.2.1/32", "192.0.2.0/31", "2001:db8::/64")))
-LINKS = ("eth0", "eth1", "lo", OVERLAY, BRIDGE)
+LINKS = ("eth0", "eth1", "lo", OVERLAY, BRIDGE, HOLD, HELD)
 NEVER = tuple(map(ip_network, ("10.0.0.0/8", "10.244.1.0/26", "fd00:1::/64", "::/0")))
 
 refs = st.builds(Ref, st.sampled_from(("default", "other")), st.sampled_from(NAMES))
@@ -110,7 +110,7 @@ def links(draw: st.DrawFn) -> Move:
     """Each name has ifindexes of its own: the kernel never gives one to two links."""
     name = draw(st.sampled_from(LINKS))
     ifindex = draw(st.integers(1, 2)) * 10 + LINKS.index(name)
-    mtu = draw(st.sampled_from((1500, 9000)))
+    mtu = draw(st.sampled_from((1500, 9000, 65_535)))
     networks = tuple(draw(st.lists(st.sampled_from(NETWORKS), max_size=2, unique=True)))
     flags = draw(st.booleans()), networks, draw(st.booleans())
     record = Link(name, ifindex, mtu, draw(some(NODE_IPS)), *flags)
