@@ -320,16 +320,21 @@ wanted = {
 }
 for start in range(2):
     with (
-        open_datapath(pins=pins, objects=objects, entries={"flows": 1024}) as datapath,
+        open_datapath(pins=pins, objects=objects, entries={"flows": 1024 << start}) as datapath,
         Hooks(datapath.programs, pins, cgroup, has_tcx=probe().tcx) as hooks,
     ):
+        assert not datapath.untyped, datapath.untyped
+        assert start == len(datapath.migration.moves)
+        assert start == hooks.outdated()
         assert not start or all(name.startswith("stale:") for name in hooks.attached().values())
         assert not hooks.attach(wanted), hooks.attach(wanted)
         assert hooks.attached() == wanted
+        assert not hooks.outdated()
+        list(datapath.migration.finish())
 """
 
 
-def test_three_capabilities_are_enough_to_load_attach_list_and_replace(node: Node) -> None:
+def test_three_capabilities_are_enough_to_load_attach_list_replace_and_migrate(node: Node) -> None:
     pod, uplink = node.add_pod(1), node.add_pod(2)
     least = ("setpriv", "--bounding-set=-all,+bpf,+net_admin,+perfmon", "--inh-caps=-all")
     places = (str(pod), str(uplink), str(node.pins), str(node.objects), str(node.cgroup))
