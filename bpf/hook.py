@@ -124,7 +124,7 @@ class Hooks:
         """What runs where, by name; of a program of an earlier load STALE and its name or its id.
 
         Pins of links that are gone are removed on the way. Raises ForeignPin."""
-        found: dict[Place, str] = dict(self._pinned())
+        found = self.pinned()
         shared = {way: clsact.block_filter(self._rtnl, way) for way in LinkDirection}
         for ifindex in clsact.block_members(self._rtnl):
             self._note(found, ifindex, shared, is_shared=True)
@@ -136,6 +136,10 @@ class Hooks:
     def outdated(self) -> bool:
         """Whether a program of an earlier load runs anywhere. Raises OSError, ForeignPin."""
         return any(name.startswith(STALE) for name in self.attached().values())
+
+    def pinned(self) -> dict[Place, str]:
+        """Those of `attached` that hang on pins: all but pods' links and what lies below 6.6."""
+        return dict(self._pinned())
 
     def _attach_shared(self, wanted: Mapping[LinkPlace, str]) -> Iterator[tuple[Place, str]]:
         links = {place.ifindex for place in wanted}

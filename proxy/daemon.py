@@ -62,8 +62,8 @@ EXPECTED = LISTED_KINDS
 """Nothing goes before all of these have listed."""
 
 
-PINS = "pins"
-OFTEN = (PINS, "hooks", sysctl.NAME, forward.NAME, podlinks.NAME)
+PINS, PINNED = "pins", "pinned hooks"
+OFTEN = (PINS, PINNED, sysctl.NAME, forward.NAME, podlinks.NAME)
 """What others alter without a word, and must not stay altered for long."""
 
 
@@ -124,6 +124,13 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     hooks_target = HooksTarget(hooks)
     applier = Applier(_targets(datapath, hooks_target), desired, time.monotonic)
     applier.repairs.update(_repairs(config, datapath, hooks_target, intake))
+
+    def look_at_hooks() -> int:
+        if hooks_target.pins_moved():
+            applier.compare("hooks")
+        return 0
+
+    applier.repairs[PINNED] = look_at_hooks
     patrol = Patrol(applier, [*sorted(ROW_TABLES), podroutes.NAME], OFTEN)
     planning = Planning(PLANNERS, desired)
     return Loop(intake, planning, desired, applier, patrol)

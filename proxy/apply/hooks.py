@@ -24,6 +24,7 @@ class HooksTarget:
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
+        self._pinned: Mapping[Place, str] = {}
 
     def dump(self) -> Iterator[tuple[Hashable, object]]:
         for place, program in self._hooks.attached().items():
@@ -37,6 +38,13 @@ class HooksTarget:
         if deletes:
             errors |= self._hooks.detach(_places(cast(Iterable[HookPoint], deletes)))
         return {_point(place): reason for place, reason in errors.items()}
+
+    def pins_moved(self) -> bool:
+        """Whether hooks that hang on pins are others than when asked last: no message tells of a
+        pin that is deleted or a program that is detached. Raises OSError.
+        """
+        before, self._pinned = self._pinned, self._hooks.pinned()
+        return before != self._pinned
 
     def hooked_pods(self) -> frozenset[int]:
         """Links that run programs of ours in both directions. Raises OSError."""

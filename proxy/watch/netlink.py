@@ -33,7 +33,7 @@ _MOMENT_S = 0.2
 # RTMGRP_TC, RTMGRP_NEIGH
 _GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400 | 0x8 | 0x4
 _LINK_MESSAGES, _ADDRESS_MESSAGES, _ROUTE_MESSAGES = (16, 17), (20, 21), (24, 25)
-_DELLINK, _DELROUTE, _DELNEIGH = 17, 25, 29
+_DELLINK, _DELROUTE, _DELNEIGH, _FILTER_MESSAGES = 17, 25, 29, (44, 45)
 # A link that goes down and an address that goes take routes along without a word of these.
 _DEVICES = {"links", "routes"}
 _IFLA_IFNAME, _RTA_OIF = 3, 4
@@ -166,6 +166,8 @@ class Netlink:
             return set() if _IFINDEX.unpack_from(body, 4)[0] in self._pods else _DEVICES
         if kind in (qdiscs.NEW, qdiscs.DELETED):
             return self._qdisc_touches(kind, qdiscs.parse(body))
+        if kind in _FILTER_MESSAGES:
+            return {"hooks"}
         if kind == _DELNEIGH:
             self._bereft |= {_IFINDEX.unpack_from(body, 4)[0]} & self._pods.keys()
             return set()
