@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Ports for the fragments that carry none. The kernel has no reassembly helper for tc: the first
- * fragment leaves its ports, later ones find them; one that overtakes the first is dropped.
+ * fragment leaves its ports, later ones find them; one that overtakes the first waits (hold.h).
  * Called once the source is proven, so that nobody writes for another.
  */
 #ifndef WEFT_FRAGMENT_H
