@@ -1,9 +1,13 @@
 """Owns how a test asks a server of the lab who answered and whom it saw."""
 
+import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from deploy.netlab import LabNode, Pod
+from deploy.netlab.shell import attempt, in_namespace, run
 
 TCP = """
 import socket, sys
@@ -23,6 +27,20 @@ with socket.socket(family, socket.SOCK_DGRAM) as s:
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine of the lab that is no node: a namespace."""
+
+    namespace: str
+    cgroup: Path
+
+    def run(self, *argv: str | Path) -> str:
+        return run(*in_namespace(self.namespace, self.cgroup, argv))
+
+    def attempt(self, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+        return attempt(*in_namespace(self.namespace, self.cgroup, argv))
+
+
 class Answer(NamedTuple):
     server: str
     """Name of the server that answered."""
@@ -33,7 +51,12 @@ class Answer(NamedTuple):
 
 
 def ask(
-    who: Pod | LabNode, address: object, port: int, *, udp: bool = False, timeout_s: float = 2
+    who: Pod | LabNode | Host,
+    address: object,
+    port: int,
+    *,
+    udp: bool = False,
+    timeout_s: float = 2,
 ) -> Answer | None:
     """One question; None when it was refused or nobody answered in time."""
     script = UDP if udp else TCP
@@ -53,7 +76,7 @@ with socket.socket(family, socket.SOCK_DGRAM) as s:
 """
 
 
-def error_of(who: Pod | LabNode, address: object, port: int, *, udp: bool = False) -> str:
+def error_of(who: Pod | LabNode | Host, address: object, port: int, *, udp: bool = False) -> str:
     """The last line that a failed question leaves on standard error.
 
     UDP asks on a connected socket: Linux tells an unconnected one of no ICMP error.
