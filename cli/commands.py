@@ -131,7 +131,7 @@ def _print_status(status: pb.NodeStatus, *, wide: bool) -> None:
     print(neutral(f"weft {status.version}, mode {status.mode}, Linux {status.kernel}"))
     print()
     width = None if wide else terminal_width()
-    checks = [(c.name, "ok" if c.passed else "FAILED", c.message) for c in status.checks]
+    checks = [(c.name, _result(c), c.message) for c in status.checks]
     print("\n".join(columns(("check", "result", "message"), checks, width=width)))
     print()
     uses = [_use(use) for use in status.tables if wide or use.rows or use.pending or use.errors]
@@ -139,6 +139,12 @@ def _print_status(status: pb.NodeStatus, *, wide: bool) -> None:
     if status.unfinished:
         print()
         print_listing(listings.UNFINISHED, status.unfinished, "wide" if wide else "table")
+
+
+def _result(check: pb.Check) -> str:
+    if not check.passed:
+        return "FAILED"
+    return "warning" if check.message else "ok"
 
 
 def _use(use: pb.TableUse) -> tuple[str, ...]:

@@ -71,9 +71,26 @@ def _directions(policy: pb.Policy) -> str:
     return joined(name for name in ("ingress", "egress") if getattr(policy, name))
 
 
-def _via(node: pb.Node) -> str:
-    ways = {item.via or ("here" if node.own else "nowhere") for item in node.pod_ranges}
-    return joined(sorted(ways))
+def _reached(node: pb.Node) -> str:
+    """One way where both families have the same."""
+    ways = {f"IPv{6 if ':' in item.cidr else 4}": _way(item) for item in node.pod_ranges}
+    if len(set(ways.values())) == 1:
+        return next(iter(ways.values()))
+    return ", ".join(f"{family} {way}" for family, way in ways.items())
+
+
+def _way(item: pb.Range) -> str:
+    match item.way:
+        case "direct":
+            return f"direct by {item.link}"
+        case "tunnel":
+            return f"tunnel to {item.via}"
+        case way:
+            return way or "not in the kernel"
+
+
+def _whys(node: pb.Node) -> str:
+    return "; ".join(dict.fromkeys(item.why for item in node.pod_ranges if item.why))
 
 
 SERVICES = Listing(
@@ -136,7 +153,8 @@ NODES = Listing(
         Column("name", lambda n: n.name + (" (this one)" if n.own else "")),
         Column("addresses", lambda n: joined(n.addresses)),
         Column("pod-ranges", lambda n: joined(r.cidr for r in n.pod_ranges)),
-        Column("via", _via),
+        Column("reached", _reached),
+        Column("why", _whys, wide=True),
         Column("status", lambda n: state(n.status)),
     ),
 )

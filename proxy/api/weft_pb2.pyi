@@ -261,14 +261,20 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., pod_ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., own: _Optional[bool] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
 
 class Range(_message.Message):
-    __slots__ = ("cidr", "via", "status")
+    __slots__ = ("cidr", "via", "status", "way", "link", "why")
     CIDR_FIELD_NUMBER: _ClassVar[int]
     VIA_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    WAY_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
     cidr: str
     via: str
     status: RowStatus
-    def __init__(self, cidr: _Optional[str] = ..., via: _Optional[str] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
+    way: str
+    link: str
+    why: str
+    def __init__(self, cidr: _Optional[str] = ..., via: _Optional[str] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., way: _Optional[str] = ..., link: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ListCountersRequest(_message.Message):
     __slots__ = ("drops_only",)

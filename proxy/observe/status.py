@@ -15,8 +15,10 @@ from weft.proxy.apply.desired import RowKey
 from weft.proxy.apply.gate import Stage
 from weft.proxy.apply.ledger import State, Status
 from weft.proxy.loop import View
+from weft.proxy.model.world import World
 from weft.proxy.observe.reading import status_message
 from weft.proxy.observe.tables import PLANNED, key_text
+from weft.proxy.plan.reach import Nowhere, reaches
 
 _SHOWN_ROWS = 20
 _LATE_S = 5.0
@@ -71,6 +73,7 @@ class NodeReport:
         yield _check("tables", _room(self._view))
         yield _check("objects", self._objects())
         yield _check("node", self._node())
+        yield pb.Check(name="reach", passed=True, message=_unreached(self._view.world))
         yield _check("repairs", self._repairs())
 
     def _sources(self) -> str:
@@ -107,6 +110,16 @@ class NodeReport:
         places = await self._view.conflicts()
         rows = [f"{table} {key_text(table, key)}" for table, key in places]
         return _check("conflicts", _listed(rows, "wanted differently by several planner keys"))
+
+
+def _unreached(world: World) -> str:
+    """A warning only: in modes without a tunnel the network between nodes may route pods."""
+    others = (node for node in world.nodes() if node.ref.name != world.settings.node)
+    ways = (way for node in others for _, way in reaches(world, node))
+    whys = dict.fromkeys(way.why for way in ways if isinstance(way, Nowhere))
+    return _listed(
+        list(whys), "there are pods that Weft has no way to, the network must route them"
+    )
 
 
 def _check(name: str, trouble: str) -> pb.Check:

@@ -5,8 +5,9 @@ Decided from both ends' InternalIPs alone, so that two nodes whose links say the
 alike: each believes the other's pods only where it would send to them. Yields no rows of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from weft.proxy.model.objects import Address, Kind, Link, Network, Node
 from weft.proxy.model.world import Change, World
@@ -66,18 +67,36 @@ def segments(world: World) -> tuple[Segment, ...]:
     address of this node only would be one-way. A single address (/32, /128) is nobody's network,
     and a link without neighbours (WireGuard) picks the peer by addresses that it knows no pod's of.
     """
-    own = world.own_node()
+    global _known
+    own, links = world.own_node(), world.table(Kind.LINK)
     if own is None:
         return ()
+    if _known is None or _known.own is not own or _known.links is not links:
+        _known = _Known(own, links, tuple(_ranked(own, world.links())))
+    return _known.segments
+
+
+class _Known(NamedTuple):
+    """Remembered for what it was made from: every node and family asks for the same."""
+
+    own: Node
+    links: object
+    segments: tuple[Segment, ...]
+
+
+_known: _Known | None = None
+
+
+def _ranked(own: Node, links: Iterable[Link]) -> Iterator[Segment]:
     found = [
         ((inside[0] not in link.addresses, -network.prefixlen, link.ifindex, link.name),
          Segment(network, link.name, link.ifindex))
-        for link in world.links()
+        for link in links
         if is_uplink(link) and link.has_ethernet
         for network in _shared(link)
         if (inside := [a for a in own.addresses if a in network])
     ]  # fmt: skip
-    return tuple(segment for _, segment in sorted(found, key=lambda item: item[0]))
+    return (segment for _, segment in sorted(found, key=lambda item: item[0]))
 
 
 def reaches(world: World, node: Node) -> Iterator[tuple[int, Reach]]:

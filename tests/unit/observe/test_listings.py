@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from tests.unit.observe import small_node
 from tests.unit.observe.small_node import SERVER_IP, VIP, WEB, running
 from weft.bpf.layout import Frontend, FrontendKey, pack_address
 from weft.proxy.api import weft_pb2 as pb
-from weft.proxy.model.objects import Kind, Protocol, Ref, Service, ServicePort
+from weft.proxy.model.objects import Kind, Link, Node, Protocol, Ref, Service, ServicePort
 from weft.proxy.observe.nodes import list_nodes
 from weft.proxy.observe.policies import list_policies
 from weft.proxy.observe.services import list_endpoints, list_services
@@ -176,9 +177,34 @@ def test_a_node_shows_where_the_kernel_tunnels_to() -> None:
         async with running() as node:
             own, other = await gathered(list_nodes(node.view, EVERYTHING))
             assert own.own
-            assert own.pod_ranges[0].via == ""
-            assert other.pod_ranges[0].via == "192.0.2.2"
+            assert (own.pod_ranges[0].way, own.pod_ranges[0].via) == ("here", "")
+            assert (other.pod_ranges[0].way, other.pod_ranges[0].via) == ("tunnel", "192.0.2.2")
             assert {own.status.state, other.status.state} == {DONE}
+
+    asyncio.run(story())
+
+
+def test_a_node_on_the_same_network_shows_by_which_link() -> None:
+    async def story() -> None:
+        async with running() as node:
+            networks = (ip_network("192.0.2.0/24"),)
+            uplink = Link("eth0", 2, 1500, (ip_address("192.0.2.1"),), networks=networks)
+            await node.moved(Kind.LINK, uplink.name, uplink)
+            _, other = await gathered(list_nodes(node.view, EVERYTHING))
+            way = other.pod_ranges[0]
+            assert (way.way, way.via, way.link) == ("direct", "192.0.2.2", "eth0")
+
+    asyncio.run(story())
+
+
+def test_a_node_that_is_reached_nowhere_shows_why() -> None:
+    async def story() -> None:
+        async with running() as node:
+            lost = Node(Ref("", "n2"), (), (ip_network("10.244.2.0/24"),))
+            await node.moved(Kind.NODE, lost.ref, lost)
+            _, other = await gathered(list_nodes(node.view, EVERYTHING))
+            way = other.pod_ranges[0]
+            assert (way.way, way.why) == ("nowhere", "n2 has no InternalIP")
 
     asyncio.run(story())
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from ipaddress import ip_network
 
 from tests.unit.observe import small_node
 from tests.unit.observe.small_node import SERVER_IP, SmallNode, running
 from weft.bpf.layout import TABLES, Reason, pack_address
 from weft.proxy.api import weft_pb2 as pb
-from weft.proxy.model.objects import Broken, Kind, Protocol, Ref, Service, ServicePort
+from weft.proxy.model.objects import Broken, Kind, Node, Protocol, Ref, Service, ServicePort
 from weft.proxy.observe.counters import MEANINGS
 from weft.proxy.observe.status import NodeReport
 from weft.proxy.observe.tables import compare_tables, key_text
@@ -33,6 +34,19 @@ def test_a_node_in_order_passes_every_check() -> None:
             uses = {use.name: use.rows for use in status.tables}
             assert (status.node, status.mode, status.stage) == ("n1", "auto", "listed")
             assert (uses["frontends"], uses["slots"]) == (2, 1)
+
+    asyncio.run(story())
+
+
+def test_a_node_that_is_reached_nowhere_is_a_warning() -> None:
+    async def story() -> None:
+        async with running() as node:
+            lost = Node(Ref("", "n2"), (), (ip_network("10.244.2.0/24"),))
+            await node.moved(Kind.NODE, lost.ref, lost)
+            status = await NodeReport(node.view, dict).status()
+            (check,) = [check for check in status.checks if check.name == "reach"]
+            assert check.passed
+            assert "n2 has no InternalIP" in check.message
 
     asyncio.run(story())
 
