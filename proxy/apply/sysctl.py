@@ -22,6 +22,8 @@ NAME = "sysctls"
 LOOSE = "2"
 _OWN_LINKS = "weft"
 _BYTES = 4096
+# IPv4 asks the link too by which a packet came, IPv6 the node alone.
+_FORWARDING = (("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1"))
 
 
 @dataclass(slots=True)
@@ -35,8 +37,8 @@ class Sysctls:
 
     root: Path
     reserved_ports: tuple[int, int] | None
-    _refused: dict[Path, str] = field(default_factory=dict)
-    _right: set[Path] = field(default_factory=set)
+    _refused: dict[str, str] = field(default_factory=dict)
+    _right: set[str] = field(default_factory=set)
     """What was right once: only what leaves that has been altered by another hand."""
 
     def prepare(self, pod_links: re.Pattern[str]) -> None:
@@ -46,66 +48,83 @@ class Sysctls:
         accept them get that first; pods' links never do: a pod is no router (CVE-2020-10749). Nor
         does a link that forwards already: it ignores them today.
         """
-        for path in sorted(self.root.glob("ipv6/conf/*/accept_ra")):
-            link = path.parent.name
+        for link in sorted(path.parent.name for path in self.root.glob("ipv6/conf/*/accept_ra")):
             ignores = link in ("all", "default") or pod_links.fullmatch(link)
-            if not ignores and read(path) == "1" and read(path.parent / "forwarding") != "1":
-                self._set(path, "2")
-        for path, value in _forwarding(self.root):
-            if read(path) not in (None, value):
-                self._set(path, value)
+            accepts, forwards = f"ipv6/conf/{link}/accept_ra", f"ipv6/conf/{link}/forwarding"
+            if not ignores and self._read(accepts) == "1" and self._read(forwards) != "1":
+                self._set(accepts, "2")
+        for name, value in _FORWARDING:
+            if self._read(name) not in (None, value):
+                self._set(name, value)
 
     def mend(self, world: World) -> int:
         """How many differed. Raises NotMended with those that cannot be written."""
         self._refused.clear()
         wanted = dict(self._wanted(world))
-        wrong = [path for path, value in wanted.items() if read(path) not in (None, value)]
-        mended = [path for path in wrong if self._set(path, wanted[path]) and path in self._right]
+        wrong = [name for name, value in wanted.items() if self._read(name) not in (None, value)]
+        mended = [name for name in wrong if self._set(name, wanted[name]) and name in self._right]
         self._right = wanted.keys() - self._refused.keys()
         if mended:
-            said = [str(path.relative_to(self.root)) for path in mended[:5]]
-            log.warning("drift", extra={"table": NAME, "rows": len(mended), "first": said})
+            log.warning("drift", extra={"table": NAME, "rows": len(mended), "first": mended[:5]})
         if self._refused:
-            path, why = next(iter(self._refused.items()))
-            words = f"{path}: {why}: set it by hand, or let the daemon write it"
+            name, why = next(iter(self._refused.items()))
+            words = f"{self.root}/{name}: {why}: set it by hand, or let the daemon write it"
             raise NotMended(words, len(mended))
         return len(mended)
 
-    def _set(self, path: Path, value: str) -> bool:
+    def _set(self, name: str, value: str) -> bool:
         try:
-            path.write_text(value)
+            (self.root / name).write_text(value)
         except OSError as error:
-            self._refused[path] = f"cannot be set to {value}: {error.strerror}"
+            self._refused[name] = f"cannot be set to {value}: {error.strerror}"
             return False
         return True
 
-    def _wanted(self, world: World) -> Iterator[tuple[Path, str]]:
+    def _read(self, name: str) -> str | None:
+        """None where there is no such file: a link that is gone, a family that the kernel lacks.
+
+        Two files for every pod's link each second: this is what a Path is too slow for.
+        """
+        try:
+            descriptor = os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            return os.read(descriptor, _BYTES).decode().strip()
+        except OSError:
+            # What cannot be read is written, and says then what is wrong.
+            return ""
+        finally:
+            os.close(descriptor)
+
+    def _wanted(self, world: World) -> Iterator[tuple[str, str]]:
         """accept_ra comes before forwarding: between the two an advertised route would be lost."""
         own = world.own_node()
-        outer = set(own.addresses if own is not None else ())
         for link in world.links():
             # Not every link with an address: containers hang on bridges of others too.
-            if link.default_route or outer.intersection(link.addresses):
-                path = self.root / "ipv6/conf" / link.name / "accept_ra"
-                if read(path) in ("1", "2"):
-                    yield path, "2"
-        yield from _forwarding(self.root)
+            if link.default_route or (own is not None and set(own.addresses) & set(link.addresses)):
+                name = f"ipv6/conf/{link.name}/accept_ra"
+                if self._read(name) in ("1", "2"):
+                    yield name, "2"
+        yield from _FORWARDING
         names = [link.name for link in world.links() if is_uplink(link)]
         ours = [link.name for link in world.links() if link.name.startswith(_OWN_LINKS)]
         pods = [] if world.settings.mode is Mode.BRIDGE else [w.key for w in world.workloads()]
-        for name in (*names, *ours, *pods):
-            # IPv4 asks the link by which a packet came, IPv6 the node alone.
-            yield self.root / "ipv4/conf" / name / "forwarding", "1"
-        for name in (*ours, *pods):
-            if own is not None and any(cidr.version == 6 for cidr in own.pod_cidrs):
-                yield self.root / "ipv6/conf" / name / "disable_ipv6", "0"
-        for name in ours:
-            # The larger of `all` and the link's counts; strict drops what came by another way
-            # than the route back (RFC 3704).
-            yield self.root / "ipv4/conf" / name / "rp_filter", LOOSE
+        yield from _of_links((*names, *ours, *pods), "ipv4", "forwarding", "1")
+        if own is not None and any(cidr.version == 6 for cidr in own.pod_cidrs):
+            yield from _of_links((*ours, *pods), "ipv6", "disable_ipv6", "0")
+        # The larger of `all` and the link's counts; strict drops what came by another way than
+        # the route back (RFC 3704).
+        yield from _of_links(ours, "ipv4", "rp_filter", LOOSE)
         if self.reserved_ports is not None:
-            path = self.root / "ipv4/ip_local_reserved_ports"
-            yield path, with_ports(read(path) or "", *self.reserved_ports)
+            name = "ipv4/ip_local_reserved_ports"
+            yield name, with_ports(self._read(name) or "", *self.reserved_ports)
+
+
+def _of_links(
+    links: Iterable[str], family: str, name: str, value: str
+) -> Iterator[tuple[str, str]]:
+    return ((f"{family}/conf/{link}/{name}", value) for link in links)
 
 
 def with_ports(held: str, first: int, last: int) -> str:
@@ -117,23 +136,3 @@ def with_ports(held: str, first: int, last: int) -> str:
         if int(low) <= first and last <= int(high or low):
             return held
     return f"{held},{first}-{last}" if held else f"{first}-{last}"
-
-
-def _forwarding(root: Path) -> Iterable[tuple[Path, str]]:
-    yield root / "ipv4/ip_forward", "1"
-    yield root / "ipv6/conf/all/forwarding", "1"
-
-
-def read(path: Path) -> str | None:
-    """None where there is no such file: a link that is gone, a family that the kernel lacks."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return os.read(descriptor, _BYTES).decode().strip()
-    except OSError:
-        # What cannot be read is written, and says then what is wrong.
-        return ""
-    finally:
-        os.close(descriptor)

@@ -187,7 +187,7 @@ EVERYWHERE: dict[str, Vandalism] = {
     "every neighbour": on_east("ip neigh flush all nud permanent", "ip neigh flush all"),
     "a pod's link down": on_east("ip link set $POD down"),
     "a pod's qdisc": on_east("tc qdisc del dev $POD clsact"),
-    "the filters of all pods' links": on_east("tc filter del dev $POD ingress"),
+    "the filters of all pods' links": on_east(f"tc filter del block {0x57454649}"),
     "pins of hooks": on_east("rm $PINS/hooks/*"),
     "pins of maps": on_east("rm $PINS/maps/*"),
     "every pin": on_east("rm -r $PINS"),
