@@ -129,9 +129,6 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 	if (path == PATH_REDIRECT && dst && !fits(skb, dst->ifindex))
 		path = PATH_STACK;
 	reason = hairpin ? admit_hairpin(p, s, flow, src) : admit(p, s, flow, src, dst, path, 0);
-	/* What waits comes back to the backend that it was given. */
-	if (p->hold && is_unknown_yet(p, reason))
-		remember_choice(p);
 	if (!reason)
 		reason = remember_choice(p);
 	if (!reason)
@@ -215,11 +212,28 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 	return is_group(&p->tuple.dst) ? send_to_group(p, src) : leave_pod(skb, p, s, src);
 }
 
+/*
+ * What waits comes back to the backend that it was given, the one that is asked about; what waited
+ * in vain frees its client of it.
+ */
+static int leave_from_pod(struct __sk_buff *skb, struct packet *p, enum reason reason)
+{
+	int action = leave(skb, p, reason);
+
+	if (reason < REASON_DROPS || !p->translated)
+		return action;
+	if (p->to_link)
+		remember_choice(p);
+	else if (p->was_held && (p->tuple.proto == IPPROTO_UDP || is_first_of_tcp(p)))
+		translations.delete(&p->wire);
+	return action;
+}
+
 int from_pod(struct __sk_buff *skb)
 {
 	struct packet *p = packet_begin(DIRECTION_FROM_POD);
 
-	return p ? leave(skb, p, handle_from_pod(skb, p)) : TC_ACT_SHOT;
+	return p ? leave_from_pod(skb, p, handle_from_pod(skb, p)) : TC_ACT_SHOT;
 }
 
 /*

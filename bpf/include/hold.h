@@ -77,16 +77,16 @@ static bool is_unknown_yet(struct packet *p, enum reason reason)
 	return is_unresolved(p->direction == DIRECTION_FROM_POD ? &p->tuple.dst : &p->tuple.src);
 }
 
-/* Whether the packet's sender may have one more waiting. */
-static bool take_budget(struct packet *p, const struct settings *s)
+/* Whether `owner` may have one more packet waiting. */
+static bool take_budget(const struct packet *p, const struct settings *s, struct address *owner)
 {
-	struct hold_budget *budget = hold_budgets.lookup(&p->tuple.src), fresh = {};
+	struct hold_budget *budget = hold_budgets.lookup(owner), fresh = {};
 
 	if (budget && p->now - budget->since <= s->hz)
 		return budget->packets++ < HOLD_PACKETS;
 	fresh.since = p->now;
 	fresh.packets = 1;
-	return !hold_budgets.update(&p->tuple.src, &fresh);
+	return !hold_budgets.update(owner, &fresh);
 }
 
 /* Begins the time of a key, told once so that the daemon can ask whose the other end is. */
@@ -102,8 +102,11 @@ static bool begin_hold(struct __sk_buff *skb, struct packet *p, struct fragment_
 	return true;
 }
 
-/* Whether a packet that would be dropped for `reason` waits instead; then it is marked for it. */
-static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason)
+/*
+ * Whether a packet that would be dropped for `reason` waits instead; then it is marked for it.
+ * owner: of the budget that it takes from.
+ */
+static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason, struct address *owner)
 {
 	struct settings *s = settings_row();
 	struct fragment_key key;
@@ -120,7 +123,7 @@ static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason)
 	age = held ? p->now - held->since : 0;
 	if (held && age <= HOLD_REST_S * s->hz && age > s->hz * HOLD_MS / 1000 + 1)
 		return false;
-	if (!p->was_held && !take_budget(p, s))
+	if (!p->was_held && !take_budget(p, s, owner))
 		return false;
 	if ((!held || age > HOLD_REST_S * s->hz) && !begin_hold(skb, p, &key, reason))
 		return false;
@@ -130,13 +133,14 @@ static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason)
 
 /*
  * A later fragment from outside whose first is not here: the node's, or a masqueraded pod's. It
- * goes on to the stack, and a copy waits for the second case.
+ * goes on to the stack, and a copy waits for the second case. Sources outside are nobody's word:
+ * all of them have one budget.
  */
 static void hold_copy(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
 	u32 mark = skb->mark;
 
-	if (!s->hold_to_pod || !hold(skb, p, REASON_FRAGMENT_UNKNOWN))
+	if (!s->hold_to_pod || !hold(skb, p, REASON_FRAGMENT_UNKNOWN, &p->tuple.dst))
 		return;
 	if (!bpf_clone_redirect(skb, s->hold_to_pod, 0))
 		count(REASON_HELD, p->direction, skb->len);

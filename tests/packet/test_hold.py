@@ -176,6 +176,17 @@ def test_a_packet_to_a_vip_waits_untranslated_and_keeps_its_backend(held: Scene)
     assert (back.reason, read(back.packet).dst) == (Reason.TUNNELLED, chosen)
 
 
+def test_a_client_that_waited_in_vain_is_given_a_backend_anew(held: Scene) -> None:
+    isolate(held)
+    held.settings(hold_from_pod=LINK, hold_to_pod=LINK, hz=SHORT_HZ)
+    held.service(UDP, held.at.c)
+    sent = held.udp(held.at.a, held.at.vip).frame
+    assert held.node.run("from_pod", sent).reason is Reason.HELD
+    assert held.node.rows("translations")
+    until_dropped(lambda: held.node.run("from_pod", sent, mark=HELD_MARK))
+    assert not held.node.rows("translations")
+
+
 def test_a_fragment_between_nodes_on_one_link_waits(held: Scene) -> None:
     held.direct_range()
     first, later = later_of(held.udp(held.at.c, held.at.a))
@@ -194,6 +205,19 @@ def test_a_copy_of_a_strange_fragment_waits_while_it_goes_on_to_the_node(held: S
         (Reason.HELD, Direction.FROM_UPLINK): 1,
         (Reason.NOT_OURS, Direction.FROM_UPLINK): 1,
     }
+
+
+def test_all_strangers_share_what_one_sender_has(held: Scene) -> None:
+    """Anybody outside can write any source."""
+    held.uplink()
+    held.settings(hold_from_pod=LINK, hold_to_pod=LINK, hz=HZ * 100)
+    place = (Reason.HELD, Direction.FROM_UPLINK)
+    before = held.node.counts().get(place, 0)
+    for number in range(2 * BUDGET):
+        _, later = fragments(held.udp(held.at.outside + number, held.at.uplink))
+        held.node.repeat("from_uplink", later.frame, 1)
+    # Tests before may have had some of it.
+    assert BUDGET / 2 < held.node.counts()[place] - before <= BUDGET
 
 
 def masqueraded_reply(scene: Scene) -> Packet:
