@@ -48,7 +48,8 @@ class Datapath:
     """The node's maps and programs, open.
 
     migration: state maps of another shape, whose rows are in today's ones already.
-    retired: pins of derived maps of another shape, of no use once every hook is replaced.
+    retired: pins of derived maps of another shape, and of tables that only another version has: of
+    no use once every hook is replaced.
     untyped: tables that this kernel holds without the names of their fields, with its word.
     pins: where each table is pinned.
     """
@@ -67,8 +68,7 @@ class Datapath:
         for folder in {self.pins[name].parent.parent for name in lost}:
             pinned.make_folders(folder)
         for name in lost:
-            if TABLES[name].is_state:
-                write_types(self.pins[name], TABLES[name], LAYOUTS)
+            write_types(self.pins[name], TABLES[name], LAYOUTS)
             syscall.pin(self.tables[name].fd, self.pins[name])
         return len(lost)
 
@@ -109,10 +109,15 @@ def open_datapath(
             for spec in TABLES.values()
         }
         programs = load_programs(units, tables, stack)
-        older = [(path, tables[name]) for path, name in old.items() if TABLES[name].is_state]
+        states = {path: name for path, name in old.items() if _is_state(name)}
+        older = [(path, tables[name]) for path, name in states.items()]
         migration = migrate(older, LAYOUTS, stack)
-        retired = tuple(path for path, name in old.items() if not TABLES[name].is_state)
+        retired = tuple(path for path in old if path not in states)
         yield Datapath(tables, programs, migration, retired, untyped, paths)
+
+
+def _is_state(name: str) -> bool:
+    return name in TABLES and TABLES[name].is_state
 
 
 def default_entries() -> dict[str, int]:
@@ -170,8 +175,7 @@ def _create_typed(spec: TableSpec, kind: MapType, sizes: tuple[int, int, int], f
 
 
 def _open_table(spec: TableSpec, entries: int, path: Path, untyped: dict[str, str]) -> KernelTable:
-    if spec.is_state:
-        write_types(path, spec, LAYOUTS)
+    write_types(path, spec, LAYOUTS)
     if not path.exists():
         with ExitStack() as undo:
             table = undo.enter_context(create_table(spec, entries, untyped))

@@ -71,7 +71,7 @@ class Migration:
 
 
 def write_types(pin: Path, spec: TableSpec, layouts: Layouts) -> None:
-    """Pin what a state map's rows are made of, before the map itself is pinned."""
+    """Pin what a map's rows are made of, before the map itself is pinned."""
     place = pins.type_pin(pin)
     if place.exists():
         return

@@ -16,7 +16,7 @@ from pathlib import Path
 from weft.bpf.wire import TableSpec
 
 MAPS, HOOKS = "maps", "hooks"
-# Of each state map in maps/, under the same name, a map that holds the BTF of its rows.
+# Of each map in maps/, under the same name, a map that holds the BTF of its rows.
 TYPES = "types"
 # A BPF file system refuses names with a dot: EPERM, "reserved for future use".
 _BPF_FS_MAGIC = 0xCAFE4A11
@@ -75,16 +75,16 @@ def type_pin(map_pin: Path) -> Path:
 
 
 def old_maps(pins: Path, current: dict[str, Path]) -> dict[Path, str]:
-    """Maps pinned for other shapes than the current ones, and their tables' names.
+    """Maps pinned for other shapes than the current ones, and their tables' names, which may be
+    those of tables that only another version has.
 
-    Types whose map is gone go too. Raises ForeignPin for a name that is no table's."""
+    Types whose map is gone go too. Raises ForeignPin for what no version of ours made."""
     found = {}
     for path in (pins / MAPS).iterdir():
         name = _table_name(path, current)
-        if path != current[name]:
+        if path != current.get(name):
             found[path] = name
     for path in (pins / TYPES).iterdir():
-        _table_name(path, current)
         if not (pins / MAPS / path.name).exists():
             path.unlink()
     return found
@@ -98,7 +98,8 @@ def unpin(map_pin: Path) -> None:
 
 def _table_name(path: Path, current: dict[str, Path]) -> str:
     match = _MAP_PIN.fullmatch(path.name)
-    if match is None or match[1] not in current:
+    # Types are pinned before their map: who has none is nobody's of ours.
+    if match is None or not (match[1] in current or type_pin(path).exists()):
         raise ForeignPin(path, "unknown", f"a map out of {', '.join(sorted(current))}")
     return match[1]
 

@@ -2,8 +2,8 @@
 
 Owns the way from layout.py's structs to BTF and from BTF to named fields with their offsets. The
 kernel gets it with each map, so that a dump is readable; opening a map's BTF again needs
-CAP_SYS_ADMIN, which the daemon does without, so that each state map's BTF is pinned beside it too
-(load.py). Knows nothing of how rows are carried over (migrate.py).
+CAP_SYS_ADMIN, which the daemon does without, so that each map's BTF is pinned beside it too
+(migrate.py). Knows nothing of how rows are carried over (migrate.py).
 """
 
 import re
@@ -110,16 +110,21 @@ class _Writer:
 
 
 def encode(spec: TableSpec, layouts: Layouts) -> Encoded:
-    """The BTF of a table's rows: no types but theirs."""
+    """The BTF of a table's rows: no types but theirs. A ring buffer's have no key (0)."""
     writer = _Writer(layouts)
-    key, value = writer.type(spec.key), writer.type(spec.value)
-    members = [("key", key, 0), ("value", value, spec.key_size)]
-    writer.struct(_ROW, spec.key_size + spec.value_size, members)
-    return Encoded(writer.section(), key, value)
+    parts = {part: name for part, name in (("key", spec.key), ("value", spec.value)) if name}
+    ids = {part: writer.type(name) for part, name in parts.items()}
+    members, at = list[tuple[str, int, int]](), 0
+    for part, name in parts.items():
+        members.append((part, ids[part], at))
+        at += int(layouts[name][0]) if name in layouts else scalar_size(name)
+    writer.struct(_ROW, at, members)
+    return Encoded(writer.section(), ids.get("key", 0), ids["value"])
 
 
 def decode(section: bytes) -> RowType:
-    """The reverse of `encode`, whichever version wrote it. Raises ValueError for any other BTF."""
+    """The reverse of `encode`, whichever version wrote it, for rows with a key. Raises ValueError
+    for any other BTF."""
     try:
         structs = {one.name: one for one in btf.read(section)[0]}
         key, value = structs[_ROW].fields

@@ -11,8 +11,17 @@ from deploy.netlab.shell import run
 _FOLDERS = ("bpf", "cni", "cli", "proxy")
 
 NEWER = {
-    # A field in the middle, one wider, and what lies behind them moved.
-    """	__u64 responder_revision; /* ingress revision of a local responder, else 0 */
+    "maps.h": {
+        # Tables that only this version has.
+        """BPF_RINGBUF_OUTPUT(events, 256);
+""": """BPF_RINGBUF_OUTPUT(events, 256);
+BPF_TABLE("lru_hash", struct tuple, struct snat, extras, 1024);
+BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
+"""
+    },
+    "layout.h": {
+        # A field in the middle, one wider, and what lies behind them moved.
+        """	__u64 responder_revision; /* ingress revision of a local responder, else 0 */
 	struct address vip;
 	__be16 vip_port;
 	__u8 flags; /* enum flow_flag */
@@ -28,16 +37,16 @@ NEWER = {
 	__u32 seen;
 	__u32 pad1;
 """,
-    # A table that follows from the plan: filled anew beside the old one.
-    """	__u32 ifindex; /* host-side link */
+        # A table that follows from the plan: filled anew beside the old one.
+        """	__u32 ifindex; /* host-side link */
 	__u32 flags;   /* enum workload_flag */
 	__u8 mac[6];   /* the pod's side */
 """: """	__u32 flags;
 	__u32 ifindex;
 	__u8 mac[6];
 """,
-    # Of the key of three tables.
-    """	__u8 proto;
+        # Of the key of three tables.
+        """	__u8 proto;
 	__u8 pad[3];
 };
 
@@ -48,11 +57,11 @@ NEWER = {
 
 /*
  * flows""",
-    """struct snat {
+        """struct snat {
 """: """struct snat {
 	__u64 marker;
 """,
-    """	struct address addr;
+        """	struct address addr;
 	__be16 port;
 	__u16 pad;
 	__u32 seen; /* jiffies, low 32 bits */
@@ -67,26 +76,33 @@ NEWER = {
 };
 
 /* snat""",
+    },
 }
-"""Texts of layout.h and what a later version has in their place."""
+"""Texts of headers and what a later version has in their place."""
+
+NEWER_TABLES = ("boxes", "extras")
 
 
-def tree(folder: Path, edits: Mapping[str, str]) -> Path:
-    """A copy of the checkout in `folder` with an edited layout.h, its objects compiled: what
-    PYTHONPATH has to be for its `weft`."""
+def tree(folder: Path, edits: Mapping[str, Mapping[str, str]]) -> Path:
+    """A copy of the checkout in `folder` with edited headers, its objects compiled: what PYTHONPATH
+    has to be for its `weft`."""
     for name in _FOLDERS:
         shutil.copytree(
             ROOT / name, folder / "weft" / name, ignore=shutil.ignore_patterns("__pycache__")
         )
-    layout = folder / "weft" / "bpf" / "include" / "layout.h"
-    text = layout.read_text()
-    for before, after in edits.items():
-        assert text.count(before) == 1, f"layout.h has no longer one:\n{before}"
-        text = text.replace(before, after)
-    layout.write_text(text)
+    for header, changes in edits.items():
+        _edit(folder / "weft" / "bpf" / "include" / header, changes)
     for module in ("weft.bpf.genlayout", "weft.bpf.build"):
         _run_module(folder, module)
     return folder
+
+
+def _edit(path: Path, changes: Mapping[str, str]) -> None:
+    text = path.read_text()
+    for before, after in changes.items():
+        assert text.count(before) == 1, f"{path.name} has no longer one:\n{before}"
+        text = text.replace(before, after)
+    path.write_text(text)
 
 
 def _run_module(folder: Path, module: str) -> None:

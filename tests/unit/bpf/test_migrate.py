@@ -293,13 +293,15 @@ def test_half_a_million_flows_take_seconds(
     was.update(rows)
     held = len(was)
     now = new.make()
-    started_s = time.monotonic()
+    # Of processor time: others may be at work on this machine.
+    started_s = time.process_time()
     migration = new.start(now)
-    copied_s, longest_s, last_s = time.monotonic(), 0.0, time.monotonic()
+    copied_s, longest_s, last_s = time.process_time(), 0.0, time.process_time()
     for _ in migration.finish():
-        longest_s, last_s = max(longest_s, time.monotonic() - last_s), time.monotonic()
+        longest_s, last_s = max(longest_s, time.process_time() - last_s), time.process_time()
     with capsys.disabled():
         print(f"\n{held:,} flows: copied in {copied_s - started_s:.2f} s, compared again in "
               f"{last_s - copied_s:.2f} s, at most {longest_s * 1000:.1f} ms at once")  # fmt: skip
     assert len(now) >= 0.99 * held
-    assert copied_s - started_s < 10
+    assert copied_s - started_s < 5
+    assert longest_s < 0.05
