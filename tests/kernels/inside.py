@@ -119,6 +119,10 @@ def every_kind_of_table_is_written_listed_and_emptied(_: Guest) -> None:
                 assert len(table) == 0, spec.name
 
 
+def every_table_takes_the_names_of_its_fields(guest: Guest) -> None:
+    assert not guest.datapath.untyped, guest.datapath.untyped
+
+
 def _key(size: int, number: int, kind: TableKind) -> bytes:
     if kind is TableKind.ARRAY:
         return pack_u32(number)
@@ -270,6 +274,7 @@ CHECKS: tuple[Callable[[Guest], None], ...] = (
     every_program_is_loaded,
     the_kernel_is_supported_and_what_it_lacks_is_said,
     every_kind_of_table_is_written_listed_and_emptied,
+    every_table_takes_the_names_of_its_fields,
     maps_are_opened_again_from_their_pins,
     a_pod_without_a_row_sends_nothing,
     short_and_broken_packets_stop_no_program,

@@ -1,6 +1,5 @@
 """Programs on real links and cgroups: attached once, replaced without a gap, gone with their link.
-
-The programs count what they see and let it go on.
+They count what they see and let it go on.
 """
 
 import os
@@ -324,12 +323,10 @@ for start in range(2):
         Hooks(datapath.programs, pins, cgroup, has_tcx=probe().tcx) as hooks,
     ):
         assert not datapath.untyped, datapath.untyped
-        assert start == len(datapath.migration.moves)
-        assert start == hooks.outdated()
+        assert start == len(datapath.migration.moves) == hooks.outdated()
         assert not start or all(name.startswith("stale:") for name in hooks.attached().values())
-        assert not hooks.attach(wanted), hooks.attach(wanted)
-        assert hooks.attached() == wanted
-        assert not hooks.outdated()
+        assert not hooks.attach(wanted)
+        assert hooks.attached() == wanted and not hooks.outdated()
         list(datapath.migration.finish())
 """
 
