@@ -138,9 +138,10 @@ static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason, st
  */
 static void hold_copy(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
+	struct address strangers = {};
 	u32 mark = skb->mark;
 
-	if (!s->hold_to_pod || !hold(skb, p, REASON_FRAGMENT_UNKNOWN, &p->tuple.dst))
+	if (!s->hold_to_pod || !hold(skb, p, REASON_FRAGMENT_UNKNOWN, &strangers))
 		return;
 	if (!bpf_clone_redirect(skb, s->hold_to_pod, 0))
 		count(REASON_HELD, p->direction, skb->len);
