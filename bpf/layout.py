@@ -135,6 +135,7 @@ class Reason(IntEnum):
     NO_SERVICE = 31
     NEIGHBOUR_SPOOFED = 32
     TUNNEL_FORGED = 33
+    SOURCE_ROUTED = 34
 
 
 REASON_DROPS: Final = 16

@@ -292,6 +292,7 @@ enum reason {
 	REASON_NO_SERVICE = 31,	      /* a Service range's address that no Service has */
 	REASON_NEIGHBOUR_SPOOFED = 32, /* ARP or ND that claims another's address or MAC */
 	REASON_TUNNEL_FORGED = 33,     /* a pod's packet to where nodes end their tunnels or ask */
+	REASON_SOURCE_ROUTED = 34, /* names routers on its way: where it ends nothing could judge */
 	REASON_COUNT = 64,
 };
 

@@ -8,12 +8,17 @@
 
 #include "packet.h"
 
+#define IPV4_OPTIONS_MAX 40 /* bytes, so options too */
+#define IPV4_OPTIONS_END 0
+#define IPV4_NO_OPERATION 1
+#define IPV4_LOOSE_ROUTE 131
+#define IPV4_STRICT_ROUTE 137
 #define EXTENSIONS_MAX 6 /* RFC 8200 knows no limit; nobody sends more */
 
 struct extension {
 	u8 next;
 	u8 length;
-	__be16 fragment_offset; /* the fragment header's */
+	__be16 fragment_offset; /* the fragment header's; a routing header's type and segments left */
 	__be32 fragment_id;
 };
 
@@ -208,6 +213,27 @@ static enum reason parse_transport(struct __sk_buff *skb, struct packet *p, void
 	return REASON_NONE;
 }
 
+/*
+ * RFC 791 3.1: a source route's destination is not where the packet ends. What does not read as
+ * options stays: whoever gets it drops it (net/ipv4/ip_options.c).
+ */
+static bool has_source_route(struct __sk_buff *skb, u32 at, u32 end)
+{
+	u8 option[2];
+	u32 i;
+
+	for (i = 0; i < IPV4_OPTIONS_MAX && at < end; i++) {
+		if (bpf_skb_load_bytes(skb, at, option, sizeof(option)))
+			return false;
+		if (option[0] == IPV4_LOOSE_ROUTE || option[0] == IPV4_STRICT_ROUTE)
+			return true;
+		if (option[0] == IPV4_OPTIONS_END)
+			return false;
+		at += option[0] == IPV4_NO_OPERATION ? 1 : option[1];
+	}
+	return false;
+}
+
 /* l3: offset of the network header, `ip`; a constant to the compiler, as in parse_ipv6. */
 static enum reason parse_ipv4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip, u32 l3)
 {
@@ -232,7 +258,12 @@ static enum reason parse_ipv4(struct __sk_buff *skb, struct packet *p, struct ip
 	else if (fragment & IPV4_FRAGMENT_MORE)
 		p->fragment = FRAGMENT_FIRST;
 	p->fragment_id = ip->id;
-	return parse_transport(skb, p, (void *)ip + header);
+	if (header > sizeof(*ip)) {
+		if (has_source_route(skb, l3 + sizeof(*ip), p->l4))
+			return REASON_SOURCE_ROUTED;
+		return parse_transport(skb, p, 0);
+	}
+	return parse_transport(skb, p, ip + 1);
 }
 
 static bool is_extension(u8 next)
@@ -279,6 +310,9 @@ static enum reason skip_extensions(struct __sk_buff *skb, struct packet *p)
 		bytes = extension_bytes(p->tuple.proto, &e);
 		if (p->tuple.proto == IPPROTO_FRAGMENT)
 			note_fragment6(p, &e);
+		/* RFC 8200 4.4: with segments left the destination is a router. */
+		if (p->tuple.proto == IPPROTO_ROUTING && (e.fragment_offset & BE16(0xff)))
+			return REASON_SOURCE_ROUTED;
 		p->tuple.proto = e.next;
 		p->l4 += bytes;
 		if (p->fragment == FRAGMENT_LATER)

@@ -33,6 +33,7 @@ MEANINGS = {
     Reason.PROTOCOL_UNKNOWN: "neither IP nor ARP, or tagged: nothing could judge it",
     Reason.NO_SERVICE: "an address of a Service range that no Service has",
     Reason.NEIGHBOUR_SPOOFED: "ARP or neighbour discovery that claims another's address or MAC",
+    Reason.SOURCE_ROUTED: "a packet that names the routers on its way",
     Reason.TUNNEL_FORGED: "a pod's packet to where nodes end their tunnels or ask each other",
 }
 

@@ -12,7 +12,7 @@ from weft.bpf.layout import Direction, Reason
 ROUTER_ALERT4 = bytes([0x94, 4, 0, 0])
 NO_OPERATIONS4 = bytes([1]) * 40
 PADDING6 = bytes([0, 0, 1, 4, 0, 0, 0, 0])
-DESTINATION_OPTIONS = 60
+DESTINATION_OPTIONS, ROUTING = 60, 43
 
 
 @pytest.mark.parametrize("options", [ROUTER_ALERT4, NO_OPERATIONS4], ids=["short", "longest"])
@@ -24,6 +24,40 @@ def test_ipv4_options_are_walked_over(scene4: Scene, options: bytes) -> None:
     assert outcome.counted == {(Reason.DELIVERED, Direction.FROM_POD): 1}
     got = read(outcome.packet)
     assert (got.dst, got.dport, got.checksums_hold) == (scene4.at.b, 8080, True)
+
+
+@pytest.mark.parametrize("kind", [131, 137], ids=["loose", "strict"])
+@pytest.mark.parametrize("before", [b"", bytes([1] * 5), ROUTER_ALERT4 + bytes([1])])
+def test_a_source_route_is_dropped(scene4: Scene, kind: int, before: bytes) -> None:
+    scene4.two_pods()
+    options = before + bytes([kind, 7, 4, 10, 0, 0, 1])
+    sent = replace(scene4.udp(scene4.at.a, scene4.at.b), options=options.ljust(12, b"\0"))
+    outcome = scene4.send(sent)
+    assert (outcome.action, outcome.reason) == (Action.DROP, Reason.SOURCE_ROUTED)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [bytes([0, 131, 7, 4]), bytes([0x94, 0, 131, 0]), bytes([0x94, 255, 131, 0])],
+    ids=["behind the end", "of no length", "beyond the header"],
+)
+def test_what_is_behind_the_end_of_options_is_no_source_route(
+    scene4: Scene, options: bytes
+) -> None:
+    scene4.two_pods()
+    sent = replace(scene4.udp(scene4.at.a, scene4.at.b), options=options)
+    assert scene4.send(sent).reason is Reason.DELIVERED
+
+
+@pytest.mark.parametrize(("left", "reason"), [(1, Reason.SOURCE_ROUTED), (0, Reason.DELIVERED)])
+def test_a_routing_header_is_dropped_while_it_has_routers_left(
+    scene6: Scene, left: int, reason: Reason
+) -> None:
+    scene6.two_pods()
+    header = bytes([UDP, 2, 2, left]) + bytes(4) + scene6.at.c.packed
+    honest = scene6.udp(scene6.at.a, scene6.at.b)
+    sent = replace(plain(scene6, ROUTING), data=header + honest.transport)
+    assert scene6.send(sent).reason is reason
 
 
 def test_ipv6_extension_headers_are_walked_over(scene6: Scene) -> None:
