@@ -99,7 +99,7 @@ class Node:
         counted = {exit: n for exit, n in counted.items() if n}
         action = Action(ctypes.c_int32(run.verdict).value)
         left = struct.unpack_from("=I", run.context, _MARK)[0]
-        events = tuple(self._ring.read())
+        events = self.told()
         return Outcome(action, run.packet, left, counted, events, run.duration_ns)
 
     def repeat(
@@ -117,6 +117,10 @@ class Node:
         struct.pack_into("=I", context, _MARK, mark)
         struct.pack_into("=II", context, _INGRESS_IFINDEX, received_on, ifindex)
         return syscall.run_program(self.programs[program].fd, packet, bytes(context), times)
+
+    def told(self) -> tuple[Event, ...]:
+        """The events since they were last asked for."""
+        return tuple(self._ring.read())
 
     def counts(self) -> dict[tuple[Reason, Direction], int]:
         """Packets by exit since the load, those that were ever taken."""
