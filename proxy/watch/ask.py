@@ -41,7 +41,7 @@ from weft.proxy.watch.events import Moved, Post
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.02
+AGAIN_S = 0.02
 GIVE_UP_S = 0.1
 """As long as the datapath holds a packet (bpf/include/hold.h)."""
 IN_FLIGHT_MAX = 256
@@ -68,6 +68,7 @@ class _Asked:
     ours: Address
     to: Address
     for_pod: Address
+    answered: bool = False
 
 
 class Asker:
@@ -173,10 +174,8 @@ class Asker:
         question = Question(secrets.token_bytes(NONCE_BYTES), address)
         asked = self._asked[address] = _Asked(question, node.ref.name, *ends, for_pod)
         self._per_pod[for_pod] += 1
+        asyncio.get_running_loop().call_later(GIVE_UP_S, self._forget, asked)
         self._say(asked)
-        loop = asyncio.get_running_loop()
-        loop.call_later(RETRY_S, self._say, asked)
-        loop.call_later(GIVE_UP_S, self._forget, asked)
 
     def _tell_all(self, words: Iterable[GivenOn]) -> None:
         world = self._world()
@@ -195,8 +194,17 @@ class Asker:
         return None
 
     def _say(self, asked: _Asked) -> None:
-        if self._asked.get(asked.question.address) is asked:
-            self._send(asked.ours, (str(asked.to), self._port), asked.question)
+        """Again and again until the answer is worth something here: a datagram may be lost, and the
+        pod's own object may come later than word of its address.
+        """
+        address = asked.question.address
+        if self._asked.get(address) is not asked:
+            return
+        if asked.answered and unresolved(self._world(), address) is None:
+            self._forget(asked)
+            return
+        self._send(asked.ours, (str(asked.to), self._port), asked.question)
+        asyncio.get_running_loop().call_later(AGAIN_S, self._say, asked)
 
     def _forget(self, asked: _Asked) -> None:
         if self._asked.get(asked.question.address) is asked:
@@ -235,7 +243,7 @@ class Asker:
         if asked is None or asked.to != source or asked.question.nonce != answer.nonce:
             return
         if answer.uid:
-            self._forget(asked)
+            asked.answered = True
             said = Sighting(answer.address, answer.pod, answer.uid, asked.node)
             self._post(Moved(Kind.SIGHTING, said.key, said))
 
