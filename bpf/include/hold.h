@@ -113,7 +113,7 @@ static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason, st
 	struct held *held;
 	u32 age;
 
-	if (reason < REASON_DROPS || !s || skb->len > HOLD_BYTES || !is_unknown_yet(p, reason))
+	if (!s || skb->len > HOLD_BYTES || !is_unknown_yet(p, reason))
 		return false;
 	/* The hold link's frames have Ethernet's header, those of a tun do not. */
 	if (!p->l3)

@@ -25,7 +25,7 @@ static long (*redirect_neighbour)(u32 ifindex, struct bpf_redir_neigh *to, int b
 
 static int leave(struct __sk_buff *skb, struct packet *p, enum reason reason)
 {
-	if (p->hold && hold(skb, p, reason, &p->tuple.src)) {
+	if (reason >= REASON_DROPS && p->hold && hold(skb, p, reason, &p->tuple.src)) {
 		p->target = p->hold;
 		p->to_link = 1;
 		reason = REASON_HELD;
