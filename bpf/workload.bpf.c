@@ -247,6 +247,32 @@ static bool is_own_node(struct __sk_buff *skb, const struct packet *p)
 	return p->family == 4 || !p->fragment || skb->sk;
 }
 
+/* Whether the node has a server at the source of p->tuple: no connection of it is from port 0. */
+static bool is_from_server(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock_tuple ends = {};
+	u32 bytes = sizeof(ends.ipv4);
+	struct bpf_sock *server;
+	bool listens;
+
+	if (p->family == 4) {
+		ends.ipv4.saddr = p->tuple.dst.word[3];
+		ends.ipv4.daddr = p->tuple.src.word[3];
+		ends.ipv4.dport = p->tuple.sport;
+	} else {
+		bytes = sizeof(ends.ipv6);
+		__builtin_memcpy(ends.ipv6.saddr, &p->tuple.dst, sizeof(ends.ipv6.saddr));
+		__builtin_memcpy(ends.ipv6.daddr, &p->tuple.src, sizeof(ends.ipv6.daddr));
+		ends.ipv6.dport = p->tuple.sport;
+	}
+	server = bpf_sk_lookup_tcp(skb, &ends, bytes, BPF_F_CURRENT_NETNS, 0);
+	if (!server)
+		return false;
+	listens = server->state == BPF_TCP_LISTEN;
+	bpf_sk_release(server);
+	return listens;
+}
+
 /* The stack's packet for a local pod, `dst`: judged here unless the sender's link did. */
 static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *dst)
@@ -259,8 +285,9 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 	/* Flows between pods come by the stack only where a link was too small for a packet. */
 	if (!own_node && (!flow || flow->path != PATH_STACK) && is_forged(skb, p, s))
 		return REASON_SOURCE_SPOOFED;
-	/* In a connection's middle the node may be whom the pod has called. */
-	own_node = own_node && !is_midstream(p);
+	/* What a server of the node's says unasked was asked for by the pod, and that is forgotten. */
+	if (own_node && !flow && (p->tcp_flags & TCP_ACK))
+		own_node = !is_from_server(skb, p);
 	reason = admit(p, s, flow, src, dst, PATH_STACK, own_node ? FLOW_OWN_NODE : 0);
 	if (!reason && flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
 		reason = restore_vip(skb, p, flow);

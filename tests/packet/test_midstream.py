@@ -1,10 +1,15 @@
 """TCP that is first seen in its middle, as after an eviction: who called is not to be seen."""
 
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from tests.packet.packets import ACK, FIN, RST, SYN, Address, Packet
+from tests.netns.hook_scene import inside, namespace
+from tests.packet.packets import ACK, FIN, RST, SYN, Packet
 from tests.packet.runner import Outcome
 from tests.packet.scene import EGRESS, HOST_MAC, INGRESS, MAC_A, MAC_B, Port, Scene, answer
 from weft.bpf.layout import FlowFlag, Reason
@@ -107,31 +112,50 @@ def test_udp_is_judged_as_it_comes(scene: Scene) -> None:
 
 
 # --- The own node -------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def own_netns() -> Iterator[None]:
+    """The programs look for servers in the namespace where they run."""
+    with namespace(f"dp-mid-{os.getpid()}") as name, inside(name):
+        yield
+
+
+@contextmanager
+def server(scene: Scene) -> Iterator[None]:
+    """The node's, on port 80."""
+    family = socket.AF_INET if scene.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.bind(("", 80))
+        listening.listen()
+        yield
+
+
 def from_node(scene: Scene, packet: Packet) -> Outcome:
     frame = replace(packet, eth_src=HOST_MAC, eth_dst=MAC_A).frame
     return scene.node.run("to_pod", frame, received_on=0)
 
 
-def called(scene: Scene, address: Address) -> Packet:
-    """a calls a server of its node's, and nobody remembers."""
+def test_a_late_answer_of_the_own_node_frees_the_pod_from_nothing(
+    scene: Scene, own_netns: None
+) -> None:
     scene.pod(scene.at.a, ingress=(INGRESS, 1))
-    sent = scene.tcp(scene.at.a, address)
-    scene.send(sent)
-    forget(scene)
-    return sent
+    sent = scene.tcp(scene.at.a, scene.at.gateway)
+    with server(scene):
+        assert from_node(scene, says(sent)).reason is Reason.STACK
+        assert not scene.flow(sent).flags & FlowFlag.OWN_NODE
+        assert scene.send(data(sent)).reason is Reason.STACK
+        scene.pod(scene.at.a, ingress=(INGRESS, 2), egress=(EGRESS, 2))
+        assert scene.send(data(sent)).reason is Reason.POLICY_EGRESS
+        assert from_node(scene, says(sent)).reason is Reason.POLICY_EGRESS
+        forget(scene)
+        for packet in (says(sent), answer(sent)):
+            assert from_node(scene, packet).reason is Reason.POLICY_INGRESS
 
 
-def test_a_late_answer_of_the_own_node_frees_the_pod_from_nothing(scene: Scene) -> None:
-    sent = called(scene, scene.at.gateway)
-    assert from_node(scene, says(sent)).reason is Reason.STACK
-    assert not scene.flow(sent).flags & FlowFlag.OWN_NODE
-    assert scene.send(data(sent)).reason is Reason.STACK
-    scene.pod(scene.at.a, ingress=(INGRESS, 2), egress=(EGRESS, 2))
-    assert scene.send(data(sent)).reason in (Reason.POLICY_EGRESS, Reason.POLICY_INGRESS)
-
-
-def test_a_new_call_of_the_own_node_is_always_allowed(scene: Scene) -> None:
+def test_where_the_own_node_has_no_server_it_is_the_caller(scene: Scene, own_netns: None) -> None:
     scene.pod(scene.at.a, ingress=(INGRESS, 1), egress=(EGRESS, 1))
     sent = scene.tcp(scene.at.gateway, scene.at.a)
-    assert from_node(scene, sent).reason is Reason.STACK
-    assert scene.flow(sent).flags & FlowFlag.OWN_NODE
+    for packet in (data(sent), sent):
+        assert from_node(scene, packet).reason is Reason.STACK
+        assert scene.flow(sent).flags & FlowFlag.OWN_NODE
+        assert scene.send(replace(says(sent), eth_src=MAC_A)).reason is Reason.STACK
+        forget(scene)
