@@ -1249,7 +1249,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "Uplink",
         4,
         36,
-        64,
+        1024,
         True,
         False,
     ),

@@ -29,7 +29,7 @@ BPF_F_TABLE("lpm_trie", struct prefix_key, u64, blocks, 131072, BPF_F_NO_PREALLO
 BPF_F_TABLE("lpm_trie", struct port_key, u32, ports, 65536, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct verdict_key, struct verdict, verdicts, 262144, BPF_F_NO_PREALLOC);
 
-BPF_F_TABLE("hash", u32, struct uplink, uplinks, 64, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct uplink, uplinks, 1024, BPF_F_NO_PREALLOC);
 
 BPF_TABLE("percpu_array", u32, struct counter, counters, 512);
 BPF_RINGBUF_OUTPUT(events, 256);
