@@ -17,7 +17,7 @@
 #include "tell.h"
 
 /* After these milliseconds what is still unknown is dropped. */
-#define HOLD_MS 100
+#define HOLD_MS 250
 #define HOLD_REST_S 5
 #define HOLD_PACKETS 256
 /* The hold link's queue splits what is longer into segments, or drops it. */

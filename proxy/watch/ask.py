@@ -5,7 +5,7 @@ that does not come is a packet that waits for the API's news, as all did before.
 
 Who can forge what. A pod can send nothing to this port of any node (bpf/workload.bpf.c), and would
 have to answer from a node's address. Who is off the path between two nodes can send with a node's
-address, but must guess 128 random bits within 100 ms. Who is on that path, or is a node, could as
+address, but must guess 128 random bits within 250 ms. Who is on that path, or is a node, could as
 well send pods' packets through the tunnel; and of a node's word counts only what concerns addresses
 of its own podCIDR and pods that the API puts on it. Questions are answered only to addresses that
 are nodes', so a forged one tells its sender nothing. Word that an address was given on makes the
@@ -42,11 +42,11 @@ from weft.proxy.watch.events import Moved, Post
 log = logging.getLogger(__name__)
 
 AGAIN_S = 0.02
-GIVE_UP_S = 0.1
+GIVE_UP_S = 0.25
 """As long as the datapath holds a packet (bpf/include/hold.h)."""
-IN_FLIGHT_MAX = 256
-"""With GIVE_UP_S also a limit of 2,560 questions a second."""
-PER_POD_MAX = 64
+IN_FLIGHT_MAX = 1024
+"""With GIVE_UP_S also a limit of some 4,000 addresses a second."""
+PER_POD_MAX = 256
 """Of those at most this many for packets of one local pod: one that scans leaves others theirs."""
 ANSWERS_PER_S = 5_000
 ANNOUNCED_AT_S = (0.0, 0.02, 0.08)
