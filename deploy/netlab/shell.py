@@ -4,6 +4,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class CommandFailed(Exception):
@@ -37,7 +38,7 @@ def wait_for(what: str, condition: Callable[[], bool], *, timeout_s: float = 15)
         time.sleep(0.002)
 
 
-def stop(process: subprocess.Popen[bytes], *, timeout_s: float = 10) -> None:
+def stop(process: subprocess.Popen[Any], *, timeout_s: float = 10) -> None:
     """End a process that the lab started: ask, then insist."""
     if process.poll() is not None:
         return

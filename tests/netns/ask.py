@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deploy.netlab import LabNode, Pod
-from deploy.netlab.shell import attempt, in_namespace, run
+from deploy.netlab.shell import attempt, in_namespace, run, stop
+
+ASKER = Path(__file__).with_name("asker.py")
 
 TCP = """
 import socket, sys
@@ -34,11 +36,14 @@ class Host:
     namespace: str
     cgroup: Path
 
+    def command(self, *argv: str | Path) -> list[str]:
+        return in_namespace(self.namespace, self.cgroup, argv)
+
     def run(self, *argv: str | Path) -> str:
-        return run(*in_namespace(self.namespace, self.cgroup, argv))
+        return run(*self.command(*argv))
 
     def attempt(self, *argv: str | Path) -> subprocess.CompletedProcess[str]:
-        return attempt(*in_namespace(self.namespace, self.cgroup, argv))
+        return attempt(*self.command(*argv))
 
 
 class Answer(NamedTuple):
@@ -48,6 +53,32 @@ class Answer(NamedTuple):
     """The source address that the server saw."""
     peer: str
     """The address that the client believes to talk to."""
+
+
+class Asker:
+    """A client that stays in a pod, a node or a host: a question costs no new process."""
+
+    def __init__(self, who: Pod | LabNode | Host) -> None:
+        argv = who.command(sys.executable, ASKER)
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def ask(
+        self, address: object, port: int, *, udp: bool = False, timeout_s: float = 2
+    ) -> Answer | None:
+        """One question; None when it was refused or nobody answered in time."""
+        assert self._process.stdin
+        assert self._process.stdout
+        protocol = "udp" if udp else "tcp"
+        self._process.stdin.write(f"{address} {port} {protocol} {timeout_s}\n")
+        fields = self._process.stdout.readline().split()
+        return Answer(*fields) if len(fields) == 3 else None
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        stop(self._process)
 
 
 def ask(

@@ -1,6 +1,5 @@
 """Fixtures of the netns tests: labs that live for a module, and the law after every test."""
 
-import json
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -8,6 +7,8 @@ from itertools import count
 import pytest
 
 from deploy.netlab import Lab, LabNode
+from weft.cli.client import TIMEOUT_S, daemon, items
+from weft.proxy.api import weft_pb2 as pb
 
 _numbers = count()
 
@@ -42,5 +43,6 @@ def _dump_equals_plan(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def assert_dump_equals_plan(node: LabNode) -> None:
-    said = json.loads(node.weft("dump", "-o", "json", check=False))
-    assert not said["items"], f"{node.name}: {said['items']}"
+    with daemon(str(node.api_socket)) as weft:
+        rows = items(weft.CompareTables(pb.CompareTablesRequest(), timeout=TIMEOUT_S))
+    assert not rows, f"{node.name}: {rows}"
