@@ -202,7 +202,7 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 	reason = recall(skb, p);
 	if (reason)
 		return reason;
-	src = workloads.lookup(&p->tuple.src);
+	src = sender(skb, p, s);
 	if (!owns(skb, p, src))
 		return REASON_SOURCE_SPOOFED;
 	p->hold = s->hold_from_pod;

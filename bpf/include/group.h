@@ -17,6 +17,19 @@ static bool is_group(const struct address *a)
 	return is_multicast(a) || (is_mapped(a) && a->word[3] == BE32(0xffffffff));
 }
 
+/*
+ * The pod that sends the packet, by its source. To a group of its link it speaks from its
+ * link-local address (RFC 6724 5, rule 2): there the link says who it is.
+ */
+static struct workload *sender(struct __sk_buff *skb, const struct packet *p,
+			       const struct settings *s)
+{
+	if ((s->flags & SETTING_BRIDGE) && is_link_local6(&p->tuple.src) &&
+	    is_group(&p->tuple.dst))
+		return pod_of_link(skb, 6);
+	return workloads.lookup(&p->tuple.src);
+}
+
 static enum reason send_to_group(struct packet *p, const struct workload *src)
 {
 	__be16 port = judged_port(p, p->tuple.dport);
@@ -26,9 +39,22 @@ static enum reason send_to_group(struct packet *p, const struct workload *src)
 		       : REASON_POLICY_EGRESS;
 }
 
+/* Whom to judge: the pod at the link that brought the packet where its address says nothing. */
+static const struct address *speaker(struct __sk_buff *skb, const struct packet *p)
+{
+	u32 from = skb->ingress_ifindex;
+	struct pod_link *link;
+
+	if (!is_link_local6(&p->tuple.src))
+		return &p->tuple.src;
+	link = pod_links.lookup(&from);
+	return link ? &link->addr6 : 0;
+}
+
 static enum reason hear_group(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
 	const struct workload *pod = pod_of_link(skb, p->family);
+	const struct address *peer = speaker(skb, p);
 	__be16 port;
 	enum reason reason;
 
@@ -37,13 +63,13 @@ static enum reason hear_group(struct __sk_buff *skb, struct packet *p, const str
 	/* The node's own, which reaches every pod of it. */
 	if (!skb->ingress_ifindex)
 		return REASON_STACK;
-	if (is_forged(skb, p, s))
+	if (!peer || is_forged(skb, p, s))
 		return REASON_SOURCE_SPOOFED;
 	reason = know_fragment(p);
 	if (reason)
 		return reason;
 	port = judged_port(p, p->tuple.dport);
-	return allows(p, pod->ingress_set, pod->ingress_revision, &p->tuple.src, port)
+	return allows(p, pod->ingress_set, pod->ingress_revision, peer, port)
 		       ? REASON_STACK
 		       : REASON_POLICY_INGRESS;
 }

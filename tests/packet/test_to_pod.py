@@ -231,6 +231,24 @@ def test_a_bridges_node_is_heard_by_every_pod(scene: Scene) -> None:
     assert_dropped(arrive(scene, sent, received_on=UPLINK), Reason.POLICY_INGRESS)
 
 
+def test_a_bridges_pod_speaks_to_groups_from_its_link_local_address(scene6: Scene) -> None:
+    scene6.settings(flags=SettingFlag.BRIDGE)
+    scene6.pod(scene6.at.a, ingress=(INGRESS, 1))
+    scene6.pod(scene6.at.b, mac=MAC_B, ifindex=OTHER_LINK)
+    scene6.rule_set(INGRESS, {0xF: 1})
+    sent = replace(mdns(scene6), src=IPv6Address("fe80::b"))
+    assert_dropped(arrive(scene6, sent, received_on=OTHER_LINK), Reason.POLICY_INGRESS)
+    scene6.peer(scene6.at.b, 0xF)
+    assert arrive(scene6, sent, received_on=OTHER_LINK).reason is Reason.STACK
+    assert_dropped(arrive(scene6, sent, received_on=FORWARDED), Reason.SOURCE_SPOOFED)
+    said = replace(sent, eth_src=MAC_A)
+    assert scene6.send(said).reason is Reason.STACK
+    assert scene6.send(replace(said, eth_src=MAC_B)).reason is Reason.SOURCE_SPOOFED
+    assert scene6.send(replace(said, dst=scene6.at.b)).reason is Reason.SOURCE_SPOOFED
+    scene6.settings()
+    assert scene6.send(said).reason is Reason.SOURCE_SPOOFED
+
+
 def test_a_broadcast_on_a_bridge_is_judged_like_a_group(scene4: Scene) -> None:
     scene4.settings(flags=SettingFlag.BRIDGE)
     scene4.two_pods(ifindex=OTHER_LINK)
