@@ -18,7 +18,7 @@ REQUESTS = 60
 
 def main() -> int:
     began = time.monotonic()
-    with Lab(f"weft-demo-{os.getpid()}") as lab:
+    with Lab(f"weft-demo-{os.getpid()}", mode="auto") as lab:
         story = Story(lab)
         print(picture.step("Two nodes, each a network namespace with a weftd of its own"))
         story.start_nodes()

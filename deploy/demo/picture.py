@@ -13,7 +13,7 @@ def step(text: str) -> str:
 
 
 def cluster(nodes: Sequence[LabNode]) -> str:
-    """The nodes side by side, a box each, joined by the overlay."""
+    """The nodes side by side, a box each, joined by the switch."""
     boxes = [box(node) for node in nodes]
     height = max(len(b) for b in boxes)
     padded = [b[:-1] + [row("")] * (height - len(b)) + b[-1:] for b in boxes]
@@ -21,7 +21,7 @@ def cluster(nodes: Sequence[LabNode]) -> str:
     lines = [
         left + gap + right for left, gap, right in zip(padded[0], joint, padded[1], strict=True)
     ]
-    return "\n".join([*lines, f"{'overlay weft.vx (VXLAN)':^{WIDTH}}"])
+    return "\n".join([*lines, f"{'on one network: no tunnel between them (mode auto)':^{WIDTH}}"])
 
 
 def box(node: LabNode) -> list[str]:
