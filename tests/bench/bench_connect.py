@@ -89,7 +89,8 @@ def sub_cgroup(name: str) -> Iterator[Path]:
 
 
 def write_settings(datapath: Datapath) -> None:
-    row = Settings(netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, UNSPECIFIED, UNSPECIFIED, 0, 0, 0, 0)
+    none = UNSPECIFIED
+    row = Settings(netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, none, none, 0, 0, 0, 0)
     datapath.tables["settings"].update({pack_u32(0): row.pack()})
 
 

@@ -27,7 +27,7 @@ from weft.bpf.layout import (
 )
 from weft.proxy.model.world import World
 from weft.proxy.plan.hooks import Hook, HookPoint
-from weft.proxy.plan.links import BridgeLink, HoldLink, OverlayLink
+from weft.proxy.plan.links import BridgeLink, OverlayLink
 from weft.proxy.plan.routes import Route
 from weft.proxy.plan.services import backend_id
 
@@ -144,10 +144,9 @@ def _workloads(plan: Plan, world: World) -> Lines:
 
 def _links(plan: Plan, world: World) -> Lines:
     lines: Lines = {}
-    for _, value in _rows(plan, "links"):
-        if isinstance(value, HoldLink):
-            continue  # every node has the same
-        row = cast(OverlayLink | BridgeLink, value)
+    for (table, _), row in plan.items():
+        if table != "links" or not isinstance(row, OverlayLink | BridgeLink):
+            continue  # the hold link is the same on every node
         kind = f"vxlan port {row.port}" if isinstance(row, OverlayLink) else "bridge"
         lines[row.name] = " ".join([f"{kind} mtu {row.mtu_bytes}", *map(str, row.addresses)])
     return lines

@@ -123,8 +123,8 @@ def test_fragments_that_the_wire_disorders_arrive_whole(
     with Popen(command, stdout=PIPE) as catcher:
         wait_for("the catcher", ready.exists)
         pods = str(stage.there.address(version)), str(stage.client.address(version))
-        words = ("inject", *pods, str(INJECTED), ",".join(ORDERS), *tunnel)
-        switch.run(sys.executable, FRAGMENTED, *words)
+        inject = ("inject", *pods, str(INJECTED), ",".join(ORDERS), *tunnel)
+        switch.run(sys.executable, FRAGMENTED, *inject)
         caught = catcher.communicate()[0]
     assert int(caught) == len(ORDERS), east.weft("drops")
     assert counted(east, "held") > before

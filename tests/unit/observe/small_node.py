@@ -106,9 +106,14 @@ class SmallNode:
         await self.loop.submit(Moved(kind, key, record))
 
 
+ApiObject = Node | Namespace | Pod | Service | EndpointSlice | NetworkPolicy
+
+
 def cluster() -> Mapping[Kind, Mapping[Key, Record]]:
     """What the API and the node's own sources say, by kind."""
-    named: Mapping[Kind, tuple[Record, ...]] = {
+    named: Mapping[
+        Kind, tuple[Node | Namespace | Pod | Service | EndpointSlice | NetworkPolicy, ...]
+    ] = {
         Kind.NODE: nodes(),
         Kind.NAMESPACE: (Namespace(Ref("", "default"), {}),),
         Kind.POD: pods(),
@@ -117,8 +122,7 @@ def cluster() -> Mapping[Kind, Mapping[Key, Record]]:
         Kind.POLICY: (policy(),),
     }
     found: dict[Kind, Mapping[Key, Record]] = {
-        kind: {record.ref: record for record in records if not isinstance(record, Link)}
-        for kind, records in named.items()
+        kind: {record.ref: record for record in records} for kind, records in named.items()
     }
     found[Kind.ATTACHMENT] = {workload.key: workload for workload in workloads()}
     uplink = Link("eth0", 2, 1500, (ip_address("192.0.2.1"),), default_route=True)
