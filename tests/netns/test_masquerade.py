@@ -2,10 +2,12 @@
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -160,6 +162,30 @@ class foreign_masquerade:
 
     def __exit__(self, *_: object) -> None:
         self._node.run("nft", "delete table inet guests")
+
+
+RAW_ECHO = Path(__file__).with_name("rawecho.py")
+# The first bytes of a packet, SCTP's with ports; 3,000 bytes go in pieces.
+BARE = {"gre": (47, "00000800"), "esp": (50, "0000100100000001"), "sctp": (132, "0fa0960c")}
+
+
+@BOTH
+@pytest.mark.parametrize("proto", BARE)
+def test_protocols_without_ports_of_ours_go_out_as_the_node_and_come_back(
+    stage: Stage, version: int, proto: str
+) -> None:
+    number, head = BARE[proto]
+    with ExitStack() as stack:
+        ready = stage.lab.folder / f"{proto}{version}.ready"
+        argv = ("serve", str(version), str(number), ready)
+        command = stage.far.command(sys.executable, RAW_ECHO, *argv)
+        server = stack.enter_context(subprocess.Popen(command))
+        stack.callback(server.kill)
+        wait_for("the server", ready.exists)
+        for data in (head + "00" * 20, head + "00" * 3000):
+            asked = ("ask", FAR[version], str(number), data)
+            said = stage.pod.run(sys.executable, RAW_ECHO, *asked).strip()
+            assert said == stage.own(version), stage.node.weft("drops")
 
 
 @BOTH
