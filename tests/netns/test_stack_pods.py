@@ -43,9 +43,9 @@ needs_plugins = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=["vxlan", "bridge"])
+@pytest.fixture(scope="module", params=["auto", "bridge"])
 def mode(request: pytest.FixtureRequest) -> str:
-    """How a pod's link meets its node: the ways between nodes make no difference here."""
+    """Both ways in which a pod's link meets its node, and in which nodes reach each other."""
     return str(request.param)
 
 

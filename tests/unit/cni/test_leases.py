@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ def attachment(number: int) -> Attachment:
         pod_mac="02:00:00:00:00:02",
         mtu_bytes=1500,
         network="weft",
+        netns_cookie=4711,
     )
 
 
@@ -55,6 +57,14 @@ def test_a_lease_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "leases"
     run(path, lambda store: hold(store, 1, 2))
     assert reopened(path) == {attachment(1), attachment(2)}
+
+
+def test_a_lease_of_a_version_without_namespace_cookies_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "leases"
+    run(path, lambda store: hold(store, 1))
+    assert b'"netns_cookie":4711' in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b',"netns_cookie":4711', b""))
+    assert reopened(path) == {replace(attachment(1), netns_cookie=0)}
 
 
 def test_a_reopened_store_does_not_give_a_held_address_out(tmp_path: Path) -> None:

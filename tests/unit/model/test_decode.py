@@ -31,6 +31,7 @@ from weft.proxy.model.objects import (
     EndpointSlice,
     Kind,
     Namespace,
+    Need,
     Node,
     Pod,
     Protocol,
@@ -159,6 +160,30 @@ def test_a_pod_may_have_no_address_yet_or_only_the_old_field() -> None:
     assert read(Kind.POD, without_field(POD, "status")).addresses == ()
     old = with_field(POD, {"podIP": "10.0.0.7"}, "status")
     assert read(Kind.POD, old).addresses == (ip_address("10.0.0.7"),)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "needs"),
+    [
+        ({"weft.dev/socket-hook": "off"}, (Need.NO_SOCKET_HOOK,)),
+        ({"weft.dev/socket-hook": "on", "weft.dev/redirect": "on"}, ()),
+        ({"weft.dev/redirect": "off"}, (Need.NO_REDIRECT,)),
+        ({"sidecar.istio.io/status": "{}"}, (Need.MESH,)),
+        ({"ambient.istio.io/redirection": "enabled"}, (Need.MESH,)),
+        ({"ambient.istio.io/redirection": "disabled"}, ()),
+        ({"linkerd.io/proxy-version": "edge-1"}, (Need.MESH,)),
+        ({"kubernetes.io/ingress-bandwidth": "1M"}, (Need.SHAPED,)),
+        (
+            {"kubernetes.io/egress-bandwidth": "1M", "weft.dev/redirect": "off"},
+            (Need.NO_REDIRECT, Need.SHAPED),
+        ),
+    ],
+)
+def test_a_pods_annotations_say_what_it_needs(
+    annotations: dict[str, str], needs: tuple[Need, ...]
+) -> None:
+    pod = with_field(POD, annotations | {"other": "x"}, "metadata", "annotations")
+    assert read(Kind.POD, pod).needs == needs
 
 
 def test_a_namespace_always_carries_its_name_as_a_label() -> None:

@@ -1,6 +1,7 @@
 """A change names only what it can alter: nothing is planned again for news that do not matter."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from tests.unit.plan.law import change
@@ -8,12 +9,14 @@ from weft.proxy.model.objects import (
     EndpointSlice,
     Kind,
     Link,
+    Need,
     Node,
     Pod,
     Protocol,
     Ref,
     Service,
     ServicePort,
+    Shaping,
     Workload,
 )
 from weft.proxy.model.world import Key, Record, Settings, World
@@ -69,6 +72,19 @@ def test_a_pod_that_no_policy_concerns_is_no_news_to_services_or_the_network() -
     concerned = named(World(OF), Kind.POD, WEB, pod)
     assert not concerned.keys() & {"services", "nodes", "links", "routes", "hooks", "settings"}
     assert "workloads" not in concerned
+
+
+def test_what_a_local_pod_needs_concerns_its_links_rows() -> None:
+    link = Workload("weft1", WEB, "uid", (ip_address("10.244.1.5"),), 7, bytes(6), bytes(6))
+    pod = Pod(WEB, "uid", "n1", {}, (ip_address("10.244.1.5"),), False, False)
+    world = world_of((Kind.ATTACHMENT, "weft1", link), (Kind.POD, WEB, pod))
+    shaped = replace(pod, needs=(Need.SHAPED,))
+    concerned = named(world, Kind.POD, WEB, shaped)
+    assert concerned["workloads"] == concerned["sandboxes"] == {"weft1"}
+    assert concerned["hooks"] == {("workload", "weft1")}
+    concerned = named(world, Kind.SHAPING, "weft1", Shaping("weft1", ("tbf",)))
+    assert concerned["workloads"] == {"weft1"}
+    assert concerned["hooks"] == {("workload", "weft1")}
 
 
 def test_another_node_concerns_its_own_prefixes_and_those_inside_them() -> None:
