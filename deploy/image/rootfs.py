@@ -24,6 +24,7 @@ PACKAGES = (
     "libpython3.11-stdlib",
     "libstdc++6",  # grpcio
     "libbpf1",  # weft.bpf
+    "iptables",  # iptables-legacy, for chains that it made (weft.proxy.apply.xtables)
     "busybox-static",  # the init steps' shell, cp and mount
 )
 APPLETS = (

@@ -64,7 +64,7 @@ def insert(family: Family, *rule: str) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=_TOOL_TIMEOUT_S, text=True)
     except subprocess.CalledProcessError as error:
-        raise OSError(f"{family.tool}: {error.stderr.strip()}") from error
+        raise OSError(f"{family.tool}: {' '.join(error.stderr.split())}") from error
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{family.tool} has not ended after {_TOOL_TIMEOUT_S:.0f} s") from error
 

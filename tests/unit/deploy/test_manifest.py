@@ -54,9 +54,10 @@ def test_the_rights_in_the_api_are_these_and_no_others() -> None:
     assert rights == expected | {("", "nodes/status", "patch")}
 
 
-def test_the_daemon_has_three_capabilities_and_a_read_only_root() -> None:
+def test_the_daemon_has_four_capabilities_and_a_read_only_root() -> None:
     context = container("weftd")["securityContext"]
-    assert context["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "BPF", "PERFMON"]}
+    added = ["NET_ADMIN", "NET_RAW", "BPF", "PERFMON"]
+    assert context["capabilities"] == {"drop": ["ALL"], "add": added}
     assert context["readOnlyRootFilesystem"] is True
     assert context["allowPrivilegeEscalation"] is False
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
