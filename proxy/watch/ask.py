@@ -42,11 +42,12 @@ from weft.proxy.watch.events import Moved, Post
 log = logging.getLogger(__name__)
 
 AGAIN_S = 0.02
+"""Then after twice as long, and so on."""
 GIVE_UP_S = 0.25
 """As long as the datapath holds a packet (bpf/include/hold.h)."""
-IN_FLIGHT_MAX = 1024
-"""With GIVE_UP_S also a limit of some 4,000 addresses a second."""
-PER_POD_MAX = 256
+IN_FLIGHT_MAX = 512
+"""With GIVE_UP_S also a limit of some 2,000 addresses a second."""
+PER_POD_MAX = 128
 """Of those at most this many for packets of one local pod: one that scans leaves others theirs."""
 ANSWERS_PER_S = 5_000
 ANNOUNCED_AT_S = (0.0, 0.02, 0.08)
@@ -175,7 +176,7 @@ class Asker:
         asked = self._asked[address] = _Asked(question, node.ref.name, *ends, for_pod)
         self._per_pod[for_pod] += 1
         asyncio.get_running_loop().call_later(GIVE_UP_S, self._forget, asked)
-        self._say(asked)
+        self._say(asked, AGAIN_S)
 
     def _tell_all(self, words: Iterable[GivenOn]) -> None:
         world = self._world()
@@ -193,9 +194,9 @@ class Asker:
                     return ours, theirs
         return None
 
-    def _say(self, asked: _Asked) -> None:
-        """Again and again until the answer is worth something here: a datagram may be lost, and the
-        pod's own object may come later than word of its address.
+    def _say(self, asked: _Asked, again_s: float) -> None:
+        """Again, and later again, until the answer is worth something here: a datagram may be lost,
+        and the pod's own object may come later than word of its address.
         """
         address = asked.question.address
         if self._asked.get(address) is not asked:
@@ -204,7 +205,7 @@ class Asker:
             self._forget(asked)
             return
         self._send(asked.ours, (str(asked.to), self._port), asked.question)
-        asyncio.get_running_loop().call_later(AGAIN_S, self._say, asked)
+        asyncio.get_running_loop().call_later(again_s, self._say, asked, 2 * again_s)
 
     def _forget(self, asked: _Asked) -> None:
         if self._asked.get(asked.question.address) is asked:

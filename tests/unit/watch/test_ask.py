@@ -120,7 +120,7 @@ def test_either_end_of_a_packet_is_asked_for() -> None:
     asyncio.run(story())
 
 
-def test_an_address_is_asked_once_for_many_packets_and_again_every_20_ms() -> None:
+def test_an_address_is_asked_once_for_many_packets_and_a_few_times_again() -> None:
     async def story() -> None:
         port = free_port()
         there = Player(THERE, port)
