@@ -66,7 +66,7 @@ static enum reason into_overlay(struct __sk_buff *skb, struct packet *p, const s
 	if (!s->overlay_ifindex || !fits(skb, s->overlay_ifindex))
 		return REASON_STACK;
 	p->target = s->overlay_ifindex;
-	p->to_link = 1;
+	p->to_link = TO_LINK;
 	return REASON_TUNNELLED;
 }
 
@@ -82,7 +82,7 @@ static enum reason into_neighbour(struct __sk_buff *skb, struct packet *p,
 	else
 		__builtin_memcpy(p->next_hop.ipv6_nh, &remote->node, sizeof(remote->node));
 	p->target = remote->ifindex;
-	p->to_link = 1;
+	p->to_link = TO_NEIGHBOUR;
 	return REASON_DIRECT;
 }
 

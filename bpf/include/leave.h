@@ -27,7 +27,7 @@ static int leave(struct __sk_buff *skb, struct packet *p, enum reason reason)
 {
 	if (reason >= REASON_DROPS && p->hold && hold(skb, p, reason, &p->tuple.src)) {
 		p->target = p->hold;
-		p->to_link = 1;
+		p->to_link = TO_LINK;
 		reason = REASON_HELD;
 	} else if (p->is_copy && reason >= REASON_DROPS) {
 		reason = REASON_NOT_OURS;
@@ -37,7 +37,7 @@ static int leave(struct __sk_buff *skb, struct packet *p, enum reason reason)
 		tell(skb, p, reason);
 	if (!p->target)
 		return reason >= REASON_DROPS || p->is_copy ? TC_ACT_SHOT : TC_ACT_UNSPEC;
-	if (p->next_hop.nh_family)
+	if (p->to_link == TO_NEIGHBOUR)
 		return redirect_neighbour(p->target, &p->next_hop, sizeof(p->next_hop), 0);
 	if (p->to_link)
 		return bpf_redirect(p->target, 0);

@@ -24,6 +24,13 @@ enum fragment_part {
 	FRAGMENT_LATER, /* carries no ports */
 };
 
+/* A pod's link is entered by its host end, another left by; a neighbour's MAC is the kernel's. */
+enum to_link {
+	TO_POD = 0,
+	TO_LINK = 1,
+	TO_NEIGHBOUR = 2,
+};
+
 /* Both addresses of a frame in three words: compared and copied on every packet. */
 struct macs {
 	u32 dst_high;
@@ -38,6 +45,8 @@ struct packet {
 	struct tuple key;      /* another tuple to look up: `tuple` sorted, its answer */
 	struct tuple out;      /* what the wire is to carry, where a VIP is put back */
 	struct tuple embedded; /* ICMP errors: the packet they are about */
+	struct bpf_redir_neigh next_hop; /* where to_link is TO_NEIGHBOUR */
+	u32 pad0;
 	struct address vip;
 	u64 backend; /* chosen for a new translation; 0: none was made */
 	u64 judged_set;
@@ -53,7 +62,6 @@ struct packet {
 	u16 embedded_l4; /* offsets in an ICMP error */
 	__be16 vip_port;
 	struct macs macs;
-	struct bpf_redir_neigh next_hop; /* on the link `target`; no family: none */
 	u8 judged_port_class;
 	u8 family; /* 4, 6; 0: not IP */
 	u8 kind;
@@ -65,7 +73,7 @@ struct packet {
 	u8 translated; /* `tuple` is no longer what the wire carries */
 	u8 hairpin;	/* client and backend are one pod */
 	u8 is_new;	/* starts a flow */
-	u8 to_link;	/* `target` is the link to leave by; else the host end of a pod's link */
+	u8 to_link;	/* enum to_link: what `target` is */
 	u8 was_held;	/* comes once more, out of the hold link */
 	u8 is_copy;	/* what ends here nobody misses: the packet went on, or is the kernel's */
 	u8 again;	/* `target` is the link that gets it once more */

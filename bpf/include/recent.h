@@ -70,9 +70,12 @@ static enum reason recall(struct __sk_buff *skb, struct packet *p)
 		return REASON_NONE;
 	p->to_link = one->to_link;
 	p->target = one->target;
-	p->next_hop = one->next_hop;
-	if (p->to_link)
-		return p->next_hop.nh_family ? REASON_DIRECT : REASON_TUNNELLED;
+	if (p->to_link == TO_LINK)
+		return REASON_TUNNELLED;
+	if (p->to_link == TO_NEIGHBOUR) {
+		p->next_hop = one->next_hop;
+		return REASON_DIRECT;
+	}
 	return enter_pod(skb, &one->went) ? REASON_HELPER_FAILED : REASON_DELIVERED;
 }
 
@@ -94,7 +97,8 @@ static void note(const struct __sk_buff *skb, const struct packet *p, enum reaso
 	one->now = p->now;
 	one->ifindex = skb->ifindex;
 	one->target = p->target;
-	one->next_hop = p->next_hop;
+	if (p->to_link == TO_NEIGHBOUR)
+		one->next_hop = p->next_hop;
 	one->to_link = p->to_link;
 }
 
