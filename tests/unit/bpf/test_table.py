@@ -174,3 +174,21 @@ def test_a_table_of_other_sizes_than_the_layout_is_refused() -> None:
             KernelTable(spec(TableKind.HASH, 8, 4, 1), fd)
     finally:
         os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making kernel tables needs root")
+def test_rows_go_from_table_to_table_by_the_page_and_replace_none_that_is_there() -> None:
+    with ExitStack() as stack:
+        source = kernel_table(stack, TableKind.HASH, KEY, 4, 10_000)
+        target = kernel_table(stack, TableKind.HASH, KEY, 4, 10_000)
+        assert isinstance(source, KernelTable)
+        assert isinstance(target, KernelTable)
+        source.update(rows(9_000))
+        mine = {(7).to_bytes(KEY, "big"): pack_u32(1_000)}
+        target.update(mine)
+        present = [page.keys[KEY * n :][:KEY] for page in source.pages() for n in target.add(page)]
+        assert present == list(mine)
+        assert dict(target.items()) == rows(9_000) | mine
+        for page in source.pages():
+            target.put(page)
+        assert dict(target.items()) == rows(9_000)
