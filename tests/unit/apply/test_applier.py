@@ -6,6 +6,7 @@ from weft.proxy.apply.applier import Applier
 from weft.proxy.apply.desired import Desired, RowKey
 from weft.proxy.apply.gate import Stage
 from weft.proxy.apply.ledger import State
+from weft.proxy.apply.target import NotMended
 from weft.proxy.plan.rows import Row
 
 
@@ -197,3 +198,29 @@ def test_a_repair_that_the_kernel_refuses_is_said_and_stops_nothing() -> None:
     bench = listed("routes")
     bench.applier.repairs["pod routes"] = refused
     assert bench.applier.compare("pod routes") == 0
+
+
+def test_a_repair_that_failed_is_known_with_its_reason_until_it_succeeds() -> None:
+    bench, what = listed("routes"), [NotMended("chain f drops: let it accept", 1)]
+
+    def mend() -> int:
+        if what:
+            raise what[0]
+        return 0
+
+    bench.applier.repairs["forward"] = mend
+    assert bench.applier.compare("forward") == 1
+    assert bench.applier.unmended == {"forward": "chain f drops: let it accept"}
+    what.clear()
+    assert bench.applier.compare("forward") == 0
+    assert bench.applier.unmended == {}
+
+
+def test_while_the_checkpoint_stands_in_a_comparison_puts_back_and_takes_nothing_away() -> None:
+    bench = Bench("routes")
+    bench.want(("routes", "a", "1"), ("routes", "b", "1"))
+    assert bench.applier.compare("routes") == 0
+    bench.applier.advance(Stage.CACHED)
+    bench.targets["routes"].rows = {"b": "0", "foreign": "1"}
+    bench.applier.compare("routes")
+    assert bench.targets["routes"].rows == {"a": "1", "b": "1", "foreign": "1"}
