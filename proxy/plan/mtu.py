@@ -3,12 +3,13 @@
 Asked by other planners and by the CNI side; yields no rows of its own.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 from weft.proxy.model.objects import Kind, Link, Node
 from weft.proxy.model.world import Change, Mode, Settings, World
 from weft.proxy.plan.node import underlay, underlay_link
-from weft.proxy.plan.reach import Tunnel, reaches
+from weft.proxy.plan.reach import Tunnel, alters_every_reach, reaches
 
 # Until netlink has told the underlay's own: Ethernet's.
 DEFAULT_MTU_BYTES = 1500
@@ -45,40 +46,56 @@ def route_mtu_bytes(world: World) -> int:
 
 
 class _Known(NamedTuple):
+    """How many nodes are reached by tunnels of each version, remembered for the tables that say so:
+    every ADD asks, and there may be thousands of nodes.
+    """
+
     nodes: object
     links: object
     settings: Settings
-    versions: frozenset[int]
+    counts: Counter[int]
+
+    def is_of(self, world: World) -> bool:
+        tables = (world.table(Kind.NODE), world.table(Kind.LINK), world.settings)
+        return all(one is other for one, other in zip(self[:3], tables, strict=True))
 
 
 _known: _Known | None = None
 
 
 def tunnel_versions(world: World) -> frozenset[int]:
-    """The IP versions of the underlay that tunnels to other nodes use now.
-
-    Remembered for the tables that it was made from: every ADD asks, and there may be thousands of
-    nodes.
-    """
-    global _known
-    nodes, links = world.table(Kind.NODE), world.table(Kind.LINK)
-    last = _known
-    if last and last.nodes is nodes and last.links is links and last.settings is world.settings:
-        return last.versions
-    versions = frozenset(v for node in world.nodes() for v in _versions_to(world, node))
-    _known = _Known(nodes, links, world.settings, versions)
-    return versions
+    """The IP versions of the underlay that tunnels to other nodes use now."""
+    known = _known
+    if known is None or not known.is_of(world):
+        counts = Counter(v for node in world.nodes() for v in _versions_to(world, node))
+        known = _remember(world, counts)
+    return frozenset(version for version, count in known.counts.items() if count)
 
 
 def alters_tunnels(change: Change, before: World, after: World) -> bool:
-    """Whether news of another node may alter `tunnel_versions`, without asking for all nodes."""
-    if change.kind is not Kind.NODE:
+    """Whether news of another node may alter `tunnel_versions`; what is remembered follows it."""
+    if change.kind is not Kind.NODE or alters_every_reach(change, before, after):
         return False
-    was, now = change.before, change.after
-    return _part(before, was) != _part(after, now)
+    was, now = _part(before, change), _part(after, change)
+    known = _known
+    if known is not None and known.is_of(before):
+        counts = known.counts.copy()
+        counts.subtract(was)
+        counts.update(now)
+        _remember(after, counts)
+    return was != now
 
 
-def _part(world: World, record: object) -> set[int]:
+def _remember(world: World, counts: Counter[int]) -> _Known:
+    global _known
+    nodes, links = world.table(Kind.NODE), world.table(Kind.LINK)
+    _known = known = _Known(nodes, links, world.settings, counts)
+    return known
+
+
+def _part(world: World, change: Change) -> set[int]:
+    """What the changed node has in the counts of one side."""
+    record = world.table(Kind.NODE).get(change.key)
     return _versions_to(world, record) if isinstance(record, Node) else set()
 
 

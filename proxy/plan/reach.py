@@ -71,9 +71,10 @@ def segments(world: World) -> tuple[Segment, ...]:
     own, links = world.own_node(), world.table(Kind.LINK)
     if own is None:
         return ()
-    if _known is None or _known.own is not own or _known.links is not links:
-        _known = _Known(own, links, tuple(_ranked(own, world.links())))
-    return _known.segments
+    known = _known
+    if known is None or known.own is not own or known.links is not links:
+        _known = known = _Known(own, links, tuple(_ranked(own, world.links())))
+    return known.segments
 
 
 class _Known(NamedTuple):

@@ -6,24 +6,33 @@ to stdout when it listens. Where FOLDER/hold exists, an attachment waits for SIG
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from weft.cni.local import AllowAll, prepare_host
-from weft.cni.node import NotReady
+from weft.cni.node import NotReady, PodNetwork
 from weft.cni.repair import open_leases, reconcile
 from weft.cni.server import CniServer
 from weft.cni.spec import Attachment, parse_config
 
 
 class SlowNode(AllowAll):
-    """Refuses while FOLDER/not-ready exists, and writes down whom it was told to forget."""
+    """Refuses while FOLDER/not-ready exists, and writes down whom it was told to forget.
+
+    The configuration's `routeMtu` is what a daemon with a tunnel would say.
+    """
 
     def __init__(self, config: bytes, folder: Path) -> None:
         super().__init__(parse_config(config))
         self._folder = folder
+        self._route_mtu_bytes = int(json.loads(config).get("routeMtu", 0))
         self.go_on = asyncio.Event()
+
+    def network(self) -> PodNetwork:
+        return replace(super().network(), route_mtu_bytes=self._route_mtu_bytes)
 
     async def attached(self, attachment: Attachment) -> None:
         if (self._folder / "not-ready").exists():

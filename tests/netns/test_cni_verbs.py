@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.netns.cni_lab import RANGES, Lab, Outcome, details, run
+from tests.netns.cni_lab import RANGES, Lab, Outcome, details, lab, run
 
 pytest_plugins = ["tests.netns.cni_fixtures"]
 
@@ -20,6 +21,25 @@ def test_check_accepts_what_add_made_and_names_what_was_broken(node: Lab) -> Non
     broken = node.cni("CHECK", pod, config=result)
     assert broken.answer["code"] == 109
     assert "eth0 lacks 10.77.0.2" in details(broken)
+
+
+@pytest.mark.parametrize("mode", ["routed", "bridge"])
+def test_check_accepts_routes_that_say_less_than_the_link(tmp_path: Path, mode: str) -> None:
+    with lab(tmp_path, mode) as node:
+        node.config["routeMtu"] = 1450
+        with node.daemon():
+            pod = node.pod()
+            result = {"prevResult": node.cni("ADD", pod).answer}
+            assert result["prevResult"]["interfaces"][1]["mtu"] == 1500
+            assert node.cni("CHECK", pod, config=result) == Outcome(0, None, "")
+            for family, outside, inside in (
+                ("-4", "192.0.2.1", "10.77.0.9"),
+                ("-6", "2001:db8::1", "fd77::9"),
+            ):
+                (beyond,) = node.ip(family, "route", "get", outside, ns=pod)
+                (within,) = node.ip(family, "route", "get", inside, ns=pod)
+                assert beyond["metrics"] == [{"mtu": 1450}]
+                assert "mtu" not in within.get("metrics", [{}])[0]
 
 
 def test_check_notices_a_missing_host_route(routed: Lab) -> None:

@@ -1,5 +1,6 @@
 """The law: whatever comes in whatever order, the kept plan is the plan made afresh."""
 
+from dataclasses import replace
 from random import Random
 
 import hypothesis
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
-from tests.unit.plan.law import Turns, conflicts
+from tests.unit.plan.law import Turns, change, conflicts
 from tests.unit.plan.worlds import MOVES, settings, turns
 from tests.unit.policy.clusters import Dice, empty_world
 from weft.proxy.model.objects import Kind
@@ -27,6 +28,7 @@ from weft.proxy.plan import (
     workloads,
 )
 from weft.proxy.plan import settings as settings_row
+from weft.proxy.plan.mtu import alters_tunnels, tunnel_versions
 from weft.proxy.plan.rows import Planner
 
 MOVED_BY = {
@@ -64,6 +66,22 @@ def test_the_plan_of_all_planners_kept_by_turns_is_the_full_plan(
     for moves in data.draw(turns(*MOVES)):
         kept.turn(moves)
         kept.check()
+
+
+@given(data=st.data(), of=settings)
+@hypothesis.settings(deadline=None)
+def test_what_is_remembered_of_tunnels_is_what_a_fresh_look_says(
+    data: DataObject, of: Settings
+) -> None:
+    world = World(of)
+    for moves in data.draw(turns(Kind.NODE, Kind.LINK)):
+        for kind, key, record in moves:
+            step = change(world, kind, key, record)
+            before, world = world, world.with_change(step)
+            alters_tunnels(step, before, world)
+        remembered = tunnel_versions(world)
+        assert tunnel_versions(World(replace(of), world.tables, world.indexes)) == remembered
+        tunnel_versions(world)
 
 
 @given(seed=st.integers(0, 1 << 32))
