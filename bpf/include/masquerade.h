@@ -48,12 +48,15 @@ static void arriving_key(const struct packet *p, const struct address *addr, __b
 		key->sport = port;
 }
 
+/* Writes what changed only: CPUs share the row. */
 static void touch(const struct packet *p, struct snat *arriving, bool reply)
 {
-	u8 flags = is_first_of_tcp(p) ? 0 : arriving->flags;
+	u8 flags = flags_after(p, is_first_of_tcp(p) ? 0 : arriving->flags, reply);
 
-	arriving->seen = p->now;
-	arriving->flags = flags_after(p, flags, reply);
+	if (arriving->seen != p->now)
+		arriving->seen = p->now;
+	if (arriving->flags != flags)
+		arriving->flags = flags;
 }
 
 static bool is_in_range(const struct settings *s, __be16 port)
