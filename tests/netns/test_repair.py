@@ -123,20 +123,27 @@ Vandalism = Callable[[Stage], object]
 
 
 def on_east(*commands: str) -> Vandalism:
-    """Shell commands on east. $POD: the host end of a pod there; $PINS: the daemon's pins."""
+    """Shell commands on east. $POD: the host end of a pod there; $PINS: the daemon's pins;
+    $SCRATCH: a file."""
 
     def wreak(stage: Stage) -> object:
         pins = stage.east.folder / "bpf" / "weft"
         link = link_of(stage.east, stage.here)
-        text = f"POD={link}; PINS={pins}; " + "; ".join(commands)
-        return stage.east.run("sh", "-c", text)
+        names = f"POD={link}; PINS={pins}; SCRATCH={stage.east.folder}/scratch"
+        return stage.east.run("sh", "-c", "; ".join((names, *commands)))
 
     return wreak
 
 
-SYSCTL_FILE = (
-    "net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1"
-)
+# The node's own routes come back as they would from whoever configures its network.
+FLUSH_MAIN = """
+for family in -4 -6; do
+  ip $family route show | grep -v "proto 8[78]" > $SCRATCH
+  ip $family route flush table main
+  sed -E 's/ (expires [0-9]+sec|pref medium|linkdown)//g' $SCRATCH | while read route
+  do ip $family route replace $route; done
+done
+"""
 
 # What systemd-networkd does to a link that a .network file of the operator's matches by accident.
 NETWORKD = """
@@ -186,6 +193,7 @@ EVERYWHERE: dict[str, Vandalism] = {
         "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done"
     ),
     "node's routes to pods there": on_east("ip route flush proto 88", "ip -6 route flush proto 88"),
+    "the main table flushed": on_east(FLUSH_MAIN),
     "every neighbour": on_east("ip neigh flush all nud permanent", "ip neigh flush all"),
     "a pod's link down": on_east("ip link set $POD down"),
     "a pod's qdisc": on_east("tc qdisc del dev $POD clsact"),
@@ -244,6 +252,8 @@ CASES = [
     ("mode", "name"), CASES, ids=lambda one: str(one).replace(" ", "-"), scope="module"
 )
 def test_all_talk_again_within_two_seconds(stage: Stage, mode: str, name: str) -> None:
+    maps = stage.east.folder / "bpf" / "weft" / "maps"
+    pinned = sorted(path.name for path in maps.iterdir())
     (EVERYWHERE | BY_MODE.get(mode, {}))[name](stage)
     silent: list[str] = []
 
@@ -255,6 +265,7 @@ def test_all_talk_again_within_two_seconds(stage: Stage, mode: str, name: str) -
         wait_for("all to talk", talk, timeout_s=REPAIRED_WITHIN_S + ASKING_S)
     except TimeoutError:
         pytest.fail(f"{silent}\n{stage.east.log_tail(5)}")
+    wait_for("the pins", lambda: maps.exists() and pinned == sorted(p.name for p in maps.iterdir()))
 
 
 @pytest.mark.parametrize("mode", ["vxlan", "bridge"], scope="module")
