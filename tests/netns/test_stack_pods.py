@@ -252,6 +252,20 @@ def test_a_port_of_the_node_leads_to_the_pod_from_outside_and_from_other_pods(
     assert done.stdout == f"ok {node}\n"
 
 
+@needs_plugins
+def test_pods_keep_what_they_need_when_the_daemon_starts_again(stage: Stage, shaped: Pod) -> None:
+    pod = stage.east.add_pod("meshed-still", annotations={"weft.dev/socket-hook": "off"})
+    mesh(stage, pod)
+    stage.east.kill()
+    stage.east.start()
+    wait_for("the daemon to know all", lambda: "bandwidth annotation" in stage.reasons("shaped"))
+    wait_for("every row", lambda: not json.loads(stage.east.weft("dump", "-o", "json"))["items"])
+    assert ask(pod, VIPS[4], VIP_PORT) == f"{VIPS[4]} {VIP_PORT}"
+    assert is_limited(rate_bits(shaped, str(stage.pods["there"].address(4))))
+    assert is_limited(rate_bits(stage.pods["there"], str(shaped.address(4))))
+    stage.east.delete_pod(pod.name)
+
+
 def test_a_shaper_that_comes_later_is_obeyed_while_it_is_there(stage: Stage) -> None:
     pod, other = stage.east.add_pod("late"), stage.pods["there"]
     stage.start(pod, BULK, PORT)
@@ -304,8 +318,9 @@ def guest_of(pod: Pod) -> Iterator[list[str]]:
         pod.run("ip", "link", "set", "tap0", "mtu", str(link["mtu"]), "up")
         for one, other in (("eth0", "tap0"), ("tap0", "eth0")):
             pod.run("tc", "qdisc", "add", "dev", one, "ingress")
-            pod.run("tc", "filter", "add", "dev", one, "parent", "ffff:", "protocol", "all",
-                    "u32", "match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", other)  # fmt: skip
+            words = "protocol all u32 match u32 0 0 action mirred egress redirect dev"
+            where = ("dev", one, "parent", "ffff:")
+            pod.run("tc", "filter", "add", *where, *words.split(), other)
         inside = ("ip", "-n", guest)
         run(*inside, "link", "set", "eth0", "up")
         for address, (route,) in zip(pod.addresses, routes, strict=True):
