@@ -9,6 +9,7 @@ import gc
 import logging
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -67,6 +68,9 @@ OFTEN = (PINS, PINNED, sysctl.NAME, forward.NAME, podlinks.NAME)
 """What others alter without a word, and must not stay altered for long."""
 
 
+SWITCH_S = 0.0005
+
+
 class KernelTooOld(Exception):
     """This kernel cannot run Weft: what it lacks."""
 
@@ -82,6 +86,9 @@ class Daemon:
         config = self._config
         # A first listing only makes objects; Upkeep turns collection on once it is through.
         gc.disable()
+        # Packets wait for the event loop (watch.ask), which the interpreter would give its turn
+        # after 5 ms of a working thread's, anew behind each system call.
+        sys.setswitchinterval(SWITCH_S)
         async with AsyncExitStack() as stack:
             leases = stack.enter_context(open_leases(config.state / "cni" / LEASES.name))
             attachments = await reconcile(leases)
@@ -90,7 +97,9 @@ class Daemon:
             loop.post(Listed(Kind.ATTACHMENT, {w.key: w for w in map(workload_of, attachments)}))
             _sysctls(config).prepare(POD_LINKS)
             sources = _start_sources(config, loop, stack)
-            node = DaemonNode(loop, sources.heard_s, upgrades=bool(datapath.retired))
+            asker = Asker(config.ask_port, lambda: loop.world, loop.post)
+            handovers = Handovers(lambda: loop.world, asker.announce)
+            node = DaemonNode(loop, handovers, sources.heard_s, upgrades=bool(datapath.retired))
             upkeep = Upkeep(config, loop, node, datapath, hooks.outdated)
             async with asyncio.TaskGroup() as tasks, AsyncExitStack() as serving:
                 running = [tasks.create_task(loop.run(), name="loop")]
@@ -99,12 +108,9 @@ class Daemon:
                 deletions = config.state / "cni" / DELETIONS.name
                 server = CniServer(config.cni_socket, leases, node, deletions)
                 await serving.enter_async_context(server.serve())
-                asker = Asker(config.ask_port, lambda: loop.world, loop.post)
                 ring = serving.enter_context(_reading(datapath, asker))
                 if config.ask_port:
                     running.append(tasks.create_task(asker.run(loop.wait_until), name="ask"))
-                    handovers = Handovers(lambda: loop.world, asker.announce)
-                    loop.observers.append(handovers.observe)
                 view = View(loop, datapath.tables)
                 observed = observing(view, config.api_socket, ring, sources.troubles)
                 server.observers.append((await serving.enter_async_context(observed)).metrics.cni)

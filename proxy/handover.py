@@ -5,38 +5,40 @@ before they are given on (weft.cni.ipam), so this concerns ranges that are nearl
 whose object outlives their link. Never decides anything: the hearer asks, and judges the answer.
 """
 
-from collections.abc import Callable, Iterable
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
 
-from weft.proxy.loop import Turn
 from weft.proxy.model.objects import Address, Workload
 from weft.proxy.model.world import World
+
+log = logging.getLogger(__name__)
 
 REMEMBERED_S = 600.0
 """Longer than any watch is silent before it is opened anew."""
 
 
 class Handovers:
-    """Watches turns (`Loop.observers`). announce: is told addresses that have passed on."""
+    """Is told of links that came and went. announce: tells other nodes of addresses that have
+    passed on, and returns whether all have heard.
+    """
 
     def __init__(
-        self, world: Callable[[], World], announce: Callable[[Iterable[Address]], None]
+        self, world: Callable[[], World], announce: Callable[[Iterable[Address]], Awaitable[bool]]
     ) -> None:
         self._world, self._announce = world, announce
         self._left: dict[Address, tuple[str, float]] = {}
         """Released addresses with their last pod's uid and when, oldest first."""
 
-    def observe(self, turn: Turn) -> None:
-        passed: list[Address] = []
-        for change in turn.changes:
-            match change.before, change.after:
-                case Workload() as gone, None:
-                    self._release(gone, turn.ended_s)
-                case None, Workload() as fresh:
-                    passed += [a for a in fresh.addresses if self._was_anothers(a, fresh.uid)]
-        if passed:
-            self._announce(passed)
+    async def attached(self, fresh: Workload) -> None:
+        """Returns when others know of it, or have had time to: before its pod can send."""
+        passed = [a for a in fresh.addresses if self._was_anothers(a, fresh.uid)]
+        if passed and not await self._announce(passed):
+            said = {"pod": str(fresh.ref), "addresses": " ".join(map(str, passed))}
+            log.warning("not every node has heard that an address was given on", extra=said)
 
-    def _release(self, gone: Workload, now_s: float) -> None:
+    def detached(self, gone: Workload) -> None:
+        now_s = time.monotonic()
         for address in gone.addresses:
             self._left.pop(address, None)
             self._left[address] = gone.uid, now_s

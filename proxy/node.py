@@ -9,6 +9,7 @@ from collections.abc import Callable
 from weft.cni.node import LinkMode, NotReady, PodNetwork
 from weft.cni.spec import Attachment
 from weft.proxy.apply.gate import Stage
+from weft.proxy.handover import Handovers
 from weft.proxy.loop import Loop
 from weft.proxy.model.objects import Kind, Ref, Workload
 from weft.proxy.model.world import Mode
@@ -26,11 +27,14 @@ POD_TIMEOUT_S = 5.0
 class DaemonNode:
     """What `weft.cni` asks of this node, answered from the loop."""
 
-    def __init__(self, loop: Loop, heard_s: Callable[[], float], *, upgrades: bool) -> None:
+    def __init__(
+        self, loop: Loop, handovers: Handovers, heard_s: Callable[[], float], *, upgrades: bool
+    ) -> None:
         """heard_s: when the source of intent was heard last, in seconds since boot. upgrades:
         pods of this node are served from tables of another shape than this version's.
         """
         self._loop = loop
+        self._handovers = handovers
         self._heard_s = heard_s
         self._upgrades = upgrades
 
@@ -40,6 +44,7 @@ class DaemonNode:
         """
         workload = workload_of(attachment)
         owners = await self._loop.submit(Moved(Kind.ATTACHMENT, workload.key, workload))
+        await self._handovers.attached(workload)
         if not await self._loop.wait_until(lambda: self._is_known(workload), POD_TIMEOUT_S):
             log.warning("pod unknown, it starts closed", extra={"pod": str(workload.ref)})
         if not await self._loop.wait_until(
@@ -50,7 +55,10 @@ class DaemonNode:
 
     async def detached(self, attachment: Attachment) -> None:
         """Returns when the pod's rows are gone. An unknown one is success."""
+        gone = self._loop.world.workload(attachment.host_ifname)
         await self._loop.submit(Moved(Kind.ATTACHMENT, attachment.host_ifname, None))
+        if gone is not None:
+            self._handovers.detached(gone)
 
     def network(self) -> PodNetwork:
         """Ranges from the own Node's podCIDRs. Raises NotReady while the Node is not known, and

@@ -13,25 +13,27 @@ hearer ask, no more.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 
 from weft.proxy.model.objects import Address, Kind, Node, Ref, Sighting
 from weft.proxy.model.owners import holder, owner
-from weft.proxy.model.sightings import unresolved
+from weft.proxy.model.sightings import pods_claiming, unresolved
 from weft.proxy.model.world import World
 from weft.proxy.watch.askwire import (
     NONCE_BYTES,
     Answer,
     GivenOn,
+    Heard,
     Message,
     Question,
     decode,
@@ -50,8 +52,8 @@ IN_FLIGHT_MAX = 512
 PER_POD_MAX = 128
 """Of those at most this many for packets of one local pod: one that scans leaves others theirs."""
 ANSWERS_PER_S = 5_000
-ANNOUNCED_AT_S = (0.0, 0.02, 0.08)
-"""Nobody says that they heard: more than once, since datagrams get lost."""
+ANNOUNCED_FOR_S = (0.05, 0.1, 0.15)
+"""Word of an address given on is sent as often as this, and waited for so long each time."""
 BIND_RETRY_S = 5.0
 
 # include/uapi/linux/in.h, in6.h: bind before a link has the address. Python names neither.
@@ -69,7 +71,10 @@ class _Asked:
     ours: Address
     to: Address
     for_pod: Address
-    answered: bool = False
+    confirms: bool = False
+    """Whether `node` waits for word that its answer was taken."""
+    answer: str = ""
+    """The uid that `node` has named."""
 
 
 class Asker:
@@ -83,6 +88,10 @@ class Asker:
         self._links: dict[Address, asyncio.DatagramTransport] = {}
         self._asked: dict[Address, _Asked] = {}
         self._per_pod: Counter[Address] = Counter()
+        self._unheard: list[tuple[dict[tuple[Address, Address], Address], asyncio.Event]] = []
+        """Per announcement: who has not heard of which address yet (the node's address, the pod's),
+        and what is set when all have.
+        """
         self._answers = Allowance(ANSWERS_PER_S)
 
     @property
@@ -120,11 +129,29 @@ class Asker:
                 if node is not None:
                     self._ask(node, address, for_pod)
 
-    def announce(self, addresses: Iterable[Address]) -> None:
-        """Tell every other node that these addresses of ours were given to other pods."""
-        loop, words = asyncio.get_running_loop(), [GivenOn(address) for address in addresses]
-        for delay_s in ANNOUNCED_AT_S:
-            loop.call_later(delay_s, self._tell_all, words)
+    async def announce(self, addresses: Iterable[Address]) -> bool:
+        """Tell every other node that these addresses of ours were given to other pods. Whether all
+        have heard in time: then none lets the new pod in by the rights of the former.
+        """
+        unheard = {
+            (ends[1], address): ends[0]
+            for node in self._others() if (ends := self._ends(node)) is not None
+            for address in addresses
+        }  # fmt: skip
+        done = asyncio.Event()
+        self._unheard.append((unheard, done))
+        try:
+            for patience_s in ANNOUNCED_FOR_S:
+                for (to, address), ours in unheard.items():
+                    self._send(ours, (str(to), self._port), GivenOn(address))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s):
+                        if unheard:
+                            await done.wait()
+                        return True
+            return False
+        finally:
+            self._unheard.remove((unheard, done))
 
     # --- sockets ---
     def _wanted(self) -> set[Address]:
@@ -178,13 +205,9 @@ class Asker:
         asyncio.get_running_loop().call_later(GIVE_UP_S, self._forget, asked)
         self._say(asked, AGAIN_S)
 
-    def _tell_all(self, words: Iterable[GivenOn]) -> None:
+    def _others(self) -> Iterator[Node]:
         world = self._world()
-        for node in world.nodes():
-            ends = None if node.ref.name == world.settings.node else self._ends(node)
-            if ends is not None:
-                for word in words:
-                    self._send(ends[0], (str(ends[1]), self._port), word)
+        return (node for node in world.nodes() if node.ref.name != world.settings.node)
 
     def _ends(self, node: Node) -> tuple[Address, Address] | None:
         """The first of our addresses that `node` has one of the same family for, and that one."""
@@ -201,11 +224,20 @@ class Asker:
         address = asked.question.address
         if self._asked.get(address) is not asked:
             return
-        if asked.answered and unresolved(self._world(), address) is None:
+        if asked.answer and self._is_settled(asked):
             self._forget(asked)
+            if asked.confirms:
+                self._send(asked.ours, (str(asked.to), self._port), Heard(address))
             return
         self._send(asked.ours, (str(asked.to), self._port), asked.question)
         asyncio.get_running_loop().call_later(again_s, self._say, asked, 2 * again_s)
+
+    def _is_settled(self, asked: _Asked) -> bool:
+        """Whether World has taken the answer; an address given on, whether it has only that."""
+        world, address = self._world(), asked.question.address
+        if asked.confirms:
+            return all(pod.uid == asked.answer for pod in pods_claiming(world, address))
+        return unresolved(world, address) is None
 
     def _forget(self, asked: _Asked) -> None:
         if self._asked.get(asked.question.address) is asked:
@@ -226,8 +258,10 @@ class Asker:
         elif message is not None and self._is_node(source) and self._answers.take():
             if isinstance(message, Question):
                 self._send(ours, sender, self._answer(message))
-            else:
+            elif isinstance(message, GivenOn):
                 self._ask_again(message, source)
+            else:
+                self._strike(message, source)
 
     def _is_node(self, source: Address) -> bool:
         return any(self._world().nodes_at(source))
@@ -244,7 +278,7 @@ class Asker:
         if asked is None or asked.to != source or asked.question.nonce != answer.nonce:
             return
         if answer.uid:
-            asked.answered = True
+            asked.answer = answer.uid
             said = Sighting(answer.address, answer.pod, answer.uid, asked.node)
             self._post(Moved(Kind.SIGHTING, said.key, said))
 
@@ -255,6 +289,14 @@ class Asker:
             return
         if word.address not in self._asked:
             self._ask(node, word.address, word.address)
+        if word.address in self._asked:
+            self._asked[word.address].confirms = True
+
+    def _strike(self, word: Heard, source: Address) -> None:
+        for unheard, done in self._unheard:
+            unheard.pop((source, word.address), None)
+            if not unheard:
+                done.set()
 
 
 class _Link(asyncio.DatagramProtocol):

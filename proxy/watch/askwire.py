@@ -13,7 +13,7 @@ from weft.proxy.model.objects import Address, Ref
 
 VERSION = 1
 NONCE_BYTES = 16
-_QUESTION, _ANSWER, _GIVEN_ON = 1, 2, 3
+_QUESTION, _ANSWER, _GIVEN_ON, _HEARD = 1, 2, 3, 4
 _HEAD = struct.Struct(f"!BB{NONCE_BYTES}s16s")
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -43,7 +43,14 @@ class GivenOn:
     address: Address
 
 
-Message = Question | Answer | GivenOn
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was known of `address` before it was given on is known no more."""
+
+    address: Address
+
+
+Message = Question | Answer | GivenOn | Heard
 
 
 def encode(message: Message) -> bytes:
@@ -53,6 +60,8 @@ def encode(message: Message) -> bytes:
             return _head(_QUESTION, nonce, address)
         case GivenOn(address):
             return _head(_GIVEN_ON, bytes(NONCE_BYTES), address)
+        case Heard(address):
+            return _head(_HEARD, bytes(NONCE_BYTES), address)
         case Answer(nonce, address, pod, uid):
             texts = [text.encode() for text in (pod.namespace, pod.name, uid)]
             if any(len(text) > 255 for text in texts):
@@ -76,7 +85,9 @@ def decode(data: bytes) -> Message | None:
         return None
     if kind == _QUESTION:
         return Question(nonce, address)
-    return GivenOn(address) if kind == _GIVEN_ON else None
+    if kind == _GIVEN_ON:
+        return GivenOn(address)
+    return Heard(address) if kind == _HEARD else None
 
 
 def _head(kind: int, nonce: bytes, address: Address) -> bytes:

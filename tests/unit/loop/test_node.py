@@ -10,7 +10,9 @@ import pytest
 from tests.unit.loop.bench import LoopBench, running
 from weft.cni.node import LinkMode, NotReady
 from weft.cni.spec import Attachment
+from weft.proxy.handover import Handovers
 from weft.proxy.model.objects import Kind, Node, Pod, Ref, Workload
+from weft.proxy.model.world import Settings, World
 from weft.proxy.node import DaemonNode, workload_of
 from weft.proxy.watch.events import Moved
 
@@ -35,10 +37,20 @@ def pod(uid: str) -> Moved:
     return Moved(Kind.POD, WEB, Pod(WEB, uid, "n1", {}, (), False, False))
 
 
+def nobody_told() -> Handovers:
+    async def announce(_: object) -> bool:
+        return True
+
+    return Handovers(lambda: World(Settings("n1")), announce)
+
+
 def play(story: Callable[[LoopBench, DaemonNode], Awaitable[None]]) -> None:
     async def run() -> None:
         async with running() as bench:
-            await story(bench, DaemonNode(bench.loop, lambda: math.inf, upgrades=False))
+            await story(
+                bench,
+                DaemonNode(bench.loop, nobody_told(), lambda: math.inf, upgrades=False),
+            )
 
     asyncio.run(run())
 
@@ -125,7 +137,7 @@ def test_an_upgrade_takes_no_pod_before_its_tables_are_filled() -> None:
         async with running(listed=False) as bench:
             bench.loop.post(Moved(Kind.NODE, own.ref, own))
             await bench.turned()
-            node = DaemonNode(bench.loop, lambda: math.inf, upgrades=True)
+            node = DaemonNode(bench.loop, nobody_told(), lambda: math.inf, upgrades=True)
             with pytest.raises(NotReady, match="waits for namespace, pod"):
                 node.network()
             bench.list(Kind.NAMESPACE)

@@ -245,8 +245,22 @@ def test_an_address_given_on_is_known_to_other_nodes_without_a_packet_of_its_pod
             asking(port, world_of("n1")) as here,
             asking(port, world_of("n2", LINK)) as there,
         ):
-            there.asker.announce([X])
+            assert await there.asker.announce([X])
             assert await here.hears() == sighting()
+
+    asyncio.run(story())
+
+
+def test_a_node_that_does_not_hear_of_an_address_given_on_is_waited_for_no_longer_than_that() -> (
+    None
+):
+    async def story() -> None:
+        port = free_port()
+        silent = Player(HERE, port)
+        async with asking(port, world_of("n2", LINK)) as there:
+            assert not await there.asker.announce([X])
+            said = [(await silent.hears())[0] for _ in ask.ANNOUNCED_FOR_S]
+            assert said == [GivenOn(X)] * len(said)
 
     asyncio.run(story())
 

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.proxy.model.objects import Ref
-from weft.proxy.watch.askwire import NONCE_BYTES, Answer, GivenOn, Message, Question, decode, encode
+from weft.proxy.watch.askwire import (
+    NONCE_BYTES,
+    Answer,
+    GivenOn,
+    Heard,
+    Message,
+    Question,
+    decode,
+    encode,
+)
 
 V4, V6, NONCE = ip_address("10.244.2.5"), ip_address("fd00:2::5"), bytes(range(NONCE_BYTES))
 MESSAGES: tuple[Message, ...] = (
@@ -16,6 +25,7 @@ MESSAGES: tuple[Message, ...] = (
     Answer(NONCE, V4, Ref("default", "web-0"), "e9c7-uid"),
     Answer(NONCE, V6, Ref("", ""), ""),
     GivenOn(V6),
+    Heard(V4),
 )
 
 
