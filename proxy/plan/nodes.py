@@ -10,6 +10,7 @@ from typing import cast
 
 from weft.bpf.layout import UNSPECIFIED, Prefix, PrefixFlag
 from weft.proxy.model.objects import Kind, Network, Node, Record
+from weft.proxy.model.owners import claimant
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.node import covering
 from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
@@ -18,14 +19,6 @@ from weft.proxy.plan.rows import Planner, Row, prefix_key
 # ::ffff:0:0/96, IPv4's root, must be a row of its own: ::/0 would cover it.
 ROOTS: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _POD = PrefixFlag.NO_MASQUERADE
-
-
-def claimant(world: World, pod_cidr: Network) -> Node | None:
-    """The node that a podCIDR belongs to: the own one, else the first by name."""
-    claims = world.nodes_with(pod_cidr)
-    return min(
-        claims, key=lambda node: (node.ref.name != world.settings.node, node.ref), default=None
-    )
 
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:

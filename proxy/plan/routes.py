@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
 from weft.proxy.model.objects import Address, Kind, Network, Node, Record
+from weft.proxy.model.owners import claimant
 from weft.proxy.model.world import Change, Mode, World
 from weft.proxy.plan.node import (
     BRIDGE,
@@ -20,7 +21,6 @@ from weft.proxy.plan.node import (
     internal_source,
     pod_cidr,
 )
-from weft.proxy.plan.nodes import claimant
 from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
 from weft.proxy.plan.rows import Planner, Row
 

@@ -10,7 +10,8 @@ from typing import cast
 from weft.bpf.layout import Workload as WorkloadRow
 from weft.bpf.layout import WorkloadFlag, pack_address
 from weft.proxy.model.ids import content_id
-from weft.proxy.model.objects import Address, Kind, Record, Workload
+from weft.proxy.model.objects import Kind, Record, Workload
+from weft.proxy.model.owners import holder
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.podneeds import need_keys, stack_reasons
 from weft.proxy.plan.policy import judgement, workload_keys
@@ -19,12 +20,6 @@ from weft.proxy.plan.rows import Planner, Row
 # Of a revision: what judges stands below who holds the address (layout.h, REVISION_HOLDER_SHIFT).
 _HOLDER_SHIFT = 40
 _JUDGED = (1 << _HOLDER_SHIFT) - 1
-
-
-def holder(world: World, address: Address) -> Workload | None:
-    """The workload that `address` leads to: of several the one whose link was made last."""
-    claims = world.workloads_at(address)
-    return max(claims, key=lambda workload: (workload.ifindex, workload.key), default=None)
 
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
