@@ -1,0 +1,116 @@
+"""A server that lets in by labels, and pods of another node whose address the API does not say."""
+
+import json
+import select
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from deploy.netlab import Lab, LabNode, Pod, manifests
+from deploy.netlab.shell import attempt, run, wait_for
+from tests.netns.hook_scene import inside
+
+PORT = 8080
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_NONBLOCKING = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+FIRST_SYN_S = 0.5
+"""A client sends its second SYN after 1 s (RFC 6298)."""
+OK, OTHER = {"app": "ok"}, {"app": "other"}
+
+ONLY_OK = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "only-ok", "namespace": "default"},
+    "spec": {
+        "podSelector": {"matchLabels": {"app": "server"}},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {"matchLabels": OK}}]}],
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Fresh pods come and go on east; the server on west lets in those with app=ok."""
+
+    lab: Lab
+    server: Pod
+
+    @property
+    def east(self) -> LabNode:
+        return self.lab.nodes[0]
+
+    @property
+    def west(self) -> LabNode:
+        return self.lab.nodes[1]
+
+    def reached(self, pod: Pod, families: tuple[int, ...] = (4, 6)) -> set[int]:
+        """The families in which a connection from the pod to the server stands after one SYN."""
+        with ExitStack() as stack:
+            with inside(pod.namespace):
+                dialled = {
+                    stack.enter_context(socket.socket(_FAMILIES[family], _NONBLOCKING)): family
+                    for family in families
+                }
+            for one, family in dialled.items():
+                one.connect_ex((str(self.server.address(family)), PORT))
+            end_s, found = time.monotonic() + FIRST_SYN_S, set[int]()
+            while len(found) < len(dialled) and (left_s := end_s - time.monotonic()) > 0:
+                waiting = [one for one, family in dialled.items() if family not in found]
+                _, ready, _ = select.select([], waiting, [], left_s)
+                found |= {dialled[one] for one in ready if one.getpeername()}
+            return found
+
+
+@contextmanager
+def staged(lab: Lab) -> Iterator[Stage]:
+    """The scene on two nodes that do not run yet."""
+    for node in lab.nodes:
+        node.start()
+    east, west = lab.nodes
+    lab.manifests.put(ONLY_OK)
+    server = west.add_pod("server", labels={"app": "server"})
+    west.serve(server, PORT)
+    stage = Stage(lab, server)
+    east.add_pod("witness", labels=OK)
+    wait_for("the server", lambda: stage.reached(east.pods["witness"]) == {4, 6})
+    east.delete_pod("witness")
+    yield stage
+
+
+class Place:
+    """A namespace on east in which one pod after the other lives."""
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        self._stage, self._name = stage, name
+        self.namespace = f"{stage.east.namespace}-{name}"
+        run("ip", "netns", "add", self.namespace)
+
+    def announce(self, labels: Mapping[str, str]) -> Pod:
+        """A pod that the API knows, without addresses, as until the kubelet reports them."""
+        cgroup = self._stage.east.cgroup
+        pod = Pod(self._name, "default", str(uuid.uuid4()), self.namespace, cgroup, ())
+        self.report(pod, labels)
+        return pod
+
+    def report(self, pod: Pod, labels: Mapping[str, str]) -> None:
+        """What the API says of it from now on, its addresses too."""
+        on = self._stage.east.name
+        said = manifests.pod(pod.name, pod.space, pod.uid, on, pod.addresses, labels)
+        self._stage.lab.manifests.put(said)
+
+    def wire(self, pod: Pod) -> Pod:
+        result = json.loads(self._stage.east.cni("ADD", pod))
+        addresses = tuple(ip_address(ip["address"].split("/")[0]) for ip in result["ips"])
+        return Pod(pod.name, pod.space, pod.uid, pod.namespace, pod.cgroup, addresses)
+
+    def unwire(self, pod: Pod) -> None:
+        self._stage.east.cni("DEL", pod)
+
+    def close(self) -> None:
+        self._stage.lab.manifests.remove("Pod", self._name, "default")
+        attempt("ip", "netns", "del", self.namespace)
