@@ -86,8 +86,8 @@ class Daemon:
         config = self._config
         # A first listing only makes objects; Upkeep turns collection on once it is through.
         gc.disable()
-        # Packets wait for the event loop (watch.ask), which the interpreter would give its turn
-        # after 5 ms of a working thread's, anew behind each system call.
+        # Packets wait for the event loop (watch.ask). By default it gets its turn after 5 ms of a
+        # working thread's, anew behind each system call: four datagrams 6.7 ms, so 1.8.
         sys.setswitchinterval(SWITCH_S)
         async with AsyncExitStack() as stack:
             leases = stack.enter_context(open_leases(config.state / "cni" / LEASES.name))
