@@ -1,6 +1,7 @@
 """A server that lets in by labels, and pods of another node whose address the API does not say."""
 
 import json
+import os
 import select
 import socket
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 from deploy.netlab import Lab, LabNode, Pod, manifests
 from deploy.netlab.shell import attempt, run, wait_for
@@ -48,7 +50,9 @@ class Stage:
     def west(self) -> LabNode:
         return self.lab.nodes[1]
 
-    def reached(self, pod: Pod, families: tuple[int, ...] = (4, 6)) -> set[int]:
+    def reached(
+        self, pod: Pod, families: tuple[int, ...] = (4, 6), source_port: int = 0
+    ) -> set[int]:
         """The families in which a connection from the pod to the server stands after one SYN."""
         with ExitStack() as stack:
             with inside(pod.namespace):
@@ -57,6 +61,7 @@ class Stage:
                     for family in families
                 }
             for one, family in dialled.items():
+                one.bind((str(pod.address(family)), source_port))
                 one.connect_ex((str(self.server.address(family)), PORT))
             end_s, found = time.monotonic() + FIRST_SYN_S, set[int]()
             while len(found) < len(dialled) and (left_s := end_s - time.monotonic()) > 0:
@@ -66,11 +71,21 @@ class Stage:
             return found
 
 
+def favour(node: LabNode) -> None:
+    """Ahead of this machine's other work: the time that a packet waits is not the length of the
+    machine's run queue (350 ms were seen with ten busy processes on two cores).
+    """
+    assert node.daemon
+    for thread in Path(f"/proc/{node.daemon.pid}/task").iterdir():
+        os.setpriority(os.PRIO_PROCESS, int(thread.name), -15)
+
+
 @contextmanager
 def staged(lab: Lab) -> Iterator[Stage]:
     """The scene on two nodes that do not run yet."""
     for node in lab.nodes:
         node.start()
+        favour(node)
     east, west = lab.nodes
     lab.manifests.put(ONLY_OK)
     server = west.add_pod("server", labels={"app": "server"})
