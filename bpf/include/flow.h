@@ -57,7 +57,22 @@ static bool is_idle(const struct packet *p, const struct settings *s, u32 seen, 
 	return is_older(p->now, seen, limit_s, s);
 }
 
-/* The live flow of p->tuple, else NULL. A SYN starts anew what was closing. */
+static bool is_reply(const struct packet *p, const struct flow *flow)
+{
+	return p->swapped != !!(flow->flags & FLOW_INITIATOR_IS_DST);
+}
+
+/*
+ * A SYN starts anew what was closing, and what its sender was not seen to have called: who may
+ * answer, or is let through in the middle, may not call for that.
+ */
+static bool starts_anew(const struct packet *p, const struct flow *flow)
+{
+	return is_first_of_tcp(p) &&
+	       ((flow->flags & (FLOW_CLOSING | FLOW_PICKED_UP)) || is_reply(p, flow));
+}
+
+/* The live flow of p->tuple, else NULL. */
 static struct flow *find_flow(struct packet *p, const struct settings *s)
 {
 	struct flow *flow;
@@ -65,14 +80,7 @@ static struct flow *find_flow(struct packet *p, const struct settings *s)
 	flow = flows.lookup(flow_key(p));
 	if (!flow || is_idle(p, s, flow->seen, idle_limit_s(p->tuple.proto, flow->flags)))
 		return 0;
-	if ((flow->flags & FLOW_CLOSING) && is_first_of_tcp(p))
-		return 0;
-	return flow;
-}
-
-static bool is_reply(const struct packet *p, const struct flow *flow)
-{
-	return p->swapped != !!(flow->flags & FLOW_INITIATOR_IS_DST);
+	return starts_anew(p, flow) ? 0 : flow;
 }
 
 /*

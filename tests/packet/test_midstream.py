@@ -159,3 +159,39 @@ def test_where_the_own_node_has_no_server_it_is_the_caller(scene: Scene, own_net
         assert scene.flow(sent).flags & FlowFlag.OWN_NODE
         assert scene.send(replace(says(sent), eth_src=MAC_A)).reason is Reason.STACK
         forget(scene)
+
+
+# --- What a stray packet opens ------------------------------------------------------------------
+@pytest.mark.parametrize("judged", [1, 2])
+def test_a_packet_out_of_nowhere_opens_no_connection_the_other_way(
+    scene: Scene, judged: int
+) -> None:
+    """b may call a, and not be called: an ACK may be an answer to b, the SYN after it is none."""
+    scene.pod(scene.at.a)
+    scene.pod(scene.at.b, mac=MAC_B, ingress=(SERVER_SET, 1))
+    call = scene.tcp(scene.at.a, scene.at.b)
+    assert scene.send(data(call)).reason is Reason.DELIVERED
+    scene.pod(scene.at.b, mac=MAC_B, ingress=(SERVER_SET, judged))
+    assert scene.send(call).reason is Reason.POLICY_INGRESS
+    assert scene.send(data(call)).reason is Reason.DELIVERED
+
+
+def test_who_was_called_calls_back_on_the_same_ports_only_as_policy_allows(scene: Scene) -> None:
+    scene.pod(scene.at.a, ingress=(CLIENT_IN, 1))
+    scene.pod(scene.at.b, mac=MAC_B)
+    call = scene.tcp(scene.at.a, scene.at.b)
+    for packet in (call, answer(call), data(call)):
+        assert scene.send(packet).reason is Reason.DELIVERED
+    assert scene.send(answer(call, flags=SYN)).reason is Reason.POLICY_INGRESS
+    assert scene.send(says(call)).reason is Reason.DELIVERED
+
+
+def test_what_was_picked_up_calls_only_as_policy_allows(scene: Scene) -> None:
+    """Either direction will do for its middle, not for its beginning."""
+    scene.two_pods()
+    call = scene.tcp(scene.at.a, scene.at.b, dport=81)
+    assert scene.send(data(call)).reason is Reason.DELIVERED
+    assert scene.flow(call).flags & FlowFlag.PICKED_UP
+    scene.pod(scene.at.b, mac=MAC_B, ingress=(SERVER_SET, 2))
+    assert scene.send(data(call)).reason is Reason.DELIVERED
+    assert scene.send(call).reason is Reason.POLICY_INGRESS
