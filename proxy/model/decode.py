@@ -29,6 +29,7 @@ _MANIFESTS: Mapping[tuple[str, str], Kind] = {
     ("v1", "Namespace"): Kind.NAMESPACE,
     ("v1", "Node"): Kind.NODE,
     ("networking.k8s.io/v1", "NetworkPolicy"): Kind.POLICY,
+    ("networking.k8s.io/v1", "ServiceCIDR"): Kind.SERVICE_CIDR,
 }
 
 

@@ -22,6 +22,7 @@ from weft.proxy.model.objects import (
     Record,
     Ref,
     Service,
+    ServiceCIDR,
     ServicePort,
     SliceEndpoint,
     SlicePort,
@@ -32,14 +33,18 @@ from weft.proxy.model.shapes import (
     Container,
     EndpointPortShape,
     EndpointShape,
+    HintShape,
+    HintsShape,
     Meta,
     NamespaceShape,
     NodeShape,
     Object,
     PodShape,
     PolicyShape,
+    ServiceCIDRShape,
     ServiceShape,
     ServiceSpecShape,
+    ServiceStatusShape,
     SliceShape,
     TargetRef,
 )
@@ -59,9 +64,12 @@ MESH_MARKS = (
 )
 
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
-_CLUSTER_KINDS = (Kind.NAMESPACE, Kind.NODE)
+_CLUSTER_KINDS = (Kind.NAMESPACE, Kind.NODE, Kind.SERVICE_CIDR)
 _FINISHED = ("Succeeded", "Failed")
 _NO_CONDITIONS = Conditions()
+_NO_HINTS = HintsShape()
+# core/v1 DefaultClientIPServiceAffinitySeconds.
+_AFFINITY_S = 10800
 
 
 def ref_of(kind: Kind, meta: Meta) -> Ref:
@@ -75,17 +83,48 @@ def ref_of(kind: Kind, meta: Meta) -> Ref:
 
 # --- Services -----------------------------------------------------------------------------------
 def _service(ref: Ref, shape: ServiceShape) -> Service:
-    labels = shape.metadata.labels or {}
+    labels, spec = shape.metadata.labels or {}, shape.spec
     return Service(
         ref=ref,
-        type=intern(shape.spec.type),
-        cluster_ips=tuple(_cluster_ips(shape.spec)),
+        type=intern(spec.type),
+        cluster_ips=tuple(_cluster_ips(spec)),
         ports=tuple(
-            ServicePort(intern(p.name), Protocol(p.protocol), _port_number(p.port))
-            for p in shape.spec.ports or ()
+            ServicePort(intern(p.name), Protocol(p.protocol), _port_number(p.port), p.node_port)
+            for p in spec.ports or ()
         ),
         proxied=PROXY_NAME not in labels,
+        external_ips=tuple(parse_address(text) for text in spec.external_ips or ()),
+        load_balancer_ips=tuple(_load_balancer_ips(shape.status)),
+        source_ranges=tuple(
+            parse_network(text.strip()) for text in spec.load_balancer_source_ranges or ()
+        ),
+        internal_local=spec.internal_traffic_policy == "Local",
+        external_local=spec.external_traffic_policy == "Local",
+        affinity_s=_affinity_s(spec),
+        health_check_node_port=spec.health_check_node_port,
+        publishes_not_ready=spec.publish_not_ready_addresses,
+        traffic_distribution=intern(spec.traffic_distribution or ""),
     )
+
+
+def _load_balancer_ips(status: ServiceStatusShape | None) -> Iterator[Address]:
+    """Of mode Proxy the load balancer wants to see the traffic itself; a hostname is no address."""
+    if status is not None and status.load_balancer is not None:
+        for ingress in status.load_balancer.ingress or ():
+            if ingress.ip and ingress.ip_mode in (None, "VIP"):
+                yield parse_address(ingress.ip)
+
+
+def _affinity_s(spec: ServiceSpecShape) -> int:
+    if spec.session_affinity != "ClientIP":
+        return 0
+    said = spec.session_affinity_config
+    by_client = said.client_ip if said is not None else None
+    return (by_client.timeout_seconds if by_client is not None else None) or _AFFINITY_S
+
+
+def _service_cidr(ref: Ref, shape: ServiceCIDRShape) -> ServiceCIDR:
+    return ServiceCIDR(ref, tuple(parse_network(text) for text in shape.spec.cidrs or ()))
 
 
 def _cluster_ips(spec: ServiceSpecShape) -> Iterator[Address]:
@@ -135,7 +174,7 @@ def _endpoints(
             continue
         address = parse_address(shape.addresses[0])
         if address.version == version:
-            conditions = shape.conditions or _NO_CONDITIONS
+            conditions, hints = shape.conditions or _NO_CONDITIONS, shape.hints or _NO_HINTS
             yield SliceEndpoint(
                 address,
                 ready=conditions.ready is not False,
@@ -143,7 +182,14 @@ def _endpoints(
                 terminating=conditions.terminating is True,
                 node=intern(shape.node_name or ""),
                 target=_target(ref, shape.target_ref),
+                zone=intern(shape.zone or ""),
+                for_zones=_names(hints.for_zones),
+                for_nodes=_names(hints.for_nodes),
             )
+
+
+def _names(hints: Iterable[HintShape] | None) -> tuple[str, ...]:
+    return tuple(intern(hint.name) for hint in hints or ())
 
 
 def _target(ref: Ref, target: TargetRef | None) -> Ref | None:
@@ -237,6 +283,7 @@ def _node(ref: Ref, shape: NodeShape) -> Node:
 # Any: each function takes the shape that stands beside it, which a mapping's type cannot say.
 RECORDS: Mapping[Kind, tuple[type[Object], Callable[[Ref, Any], Record]]] = {
     Kind.SERVICE: (ServiceShape, _service),
+    Kind.SERVICE_CIDR: (ServiceCIDRShape, _service_cidr),
     Kind.SLICE: (SliceShape, _slice),
     Kind.POD: (PodShape, _pod),
     Kind.NAMESPACE: (NamespaceShape, _namespace),

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     NAMESPACE = "namespace"
     NODE = "node"
     POLICY = "policy"
+    SERVICE_CIDR = "servicecidr"
     ATTACHMENT = "attachment"
     LINK = "link"
     SHAPING = "shaping"
@@ -60,11 +61,17 @@ class ServicePort:
     name: str
     protocol: Protocol
     port: int
+    node_port: int = 0
+    """0: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """core/v1 Service. `cluster_ips`, one per family, is empty for headless and ExternalName."""
+    """core/v1 Service. `cluster_ips`, one per family, is empty for headless and ExternalName.
+
+    load_balancer_ips: of status, those that the nodes answer for (ipMode VIP). source_ranges: who
+    may reach them; () and every family without one: everybody.
+    """
 
     ref: Ref
     type: str
@@ -72,6 +79,27 @@ class Service:
     ports: tuple[ServicePort, ...]
     proxied: bool = True
     """False when another proxy is named (label service.kubernetes.io/service-proxy-name)."""
+    external_ips: tuple[Address, ...] = ()
+    load_balancer_ips: tuple[Address, ...] = ()
+    source_ranges: tuple[Network, ...] = ()
+    internal_local: bool = False
+    """internalTrafficPolicy Local: clients in the cluster get this node's endpoints only."""
+    external_local: bool = False
+    """externalTrafficPolicy Local: clients outside get this node's endpoints only."""
+    affinity_s: int = 0
+    """sessionAffinity ClientIP: for how long after its last connection; 0: None."""
+    health_check_node_port: int = 0
+    publishes_not_ready: bool = False
+    traffic_distribution: str = ""
+    """The endpoint slice controller's to turn into hints; here for people to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCIDR:
+    """networking/v1 ServiceCIDR: the ranges that ClusterIPs are given from."""
+
+    ref: Ref
+    networks: tuple[Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +123,10 @@ class SliceEndpoint:
     """"" when the API names none: never local."""
     target: Ref | None
     """The pod behind it (targetRef of kind Pod), for people to read."""
+    zone: str = ""
+    for_zones: tuple[str, ...] = ()
+    for_nodes: tuple[str, ...] = ()
+    """Hints: the zones and nodes whose clients it is meant for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +185,10 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     leaving: bool = False
     """Being deleted, or marked by the cluster autoscaler: load balancers turn away from it."""
+
+    @property
+    def zone(self) -> str:
+        return self.labels.get("topology.kubernetes.io/zone", "")
 
 
 # --- NetworkPolicy ------------------------------------------------------------------------------
@@ -303,6 +339,7 @@ class Broken:
 
 Record = (
     Service
+    | ServiceCIDR
     | EndpointSlice
     | Pod
     | Namespace

@@ -37,6 +37,15 @@ class ServicePortShape(Shape):
     port: int
     name: str = ""
     protocol: str = "TCP"
+    node_port: int = 0
+
+
+class ClientIPShape(Shape):
+    timeout_seconds: int | None = None
+
+
+class AffinityShape(Shape):
+    client_ip: ClientIPShape | None = field(name="clientIP", default=None)
 
 
 class ServiceSpecShape(Shape):
@@ -45,10 +54,41 @@ class ServiceSpecShape(Shape):
     cluster_ips: list[str] | None = field(name="clusterIPs", default=None)
     ip_families: list[str] | None = None
     ports: list[ServicePortShape] | None = None
+    external_ips: list[str] | None = field(name="externalIPs", default=None)
+    load_balancer_source_ranges: list[str] | None = None
+    internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    session_affinity: str | None = None
+    session_affinity_config: AffinityShape | None = None
+    health_check_node_port: int = 0
+    publish_not_ready_addresses: bool = False
+    traffic_distribution: str | None = None
+
+
+class IngressShape(Shape):
+    ip: str = ""
+    ip_mode: str | None = None
+
+
+class LoadBalancerShape(Shape):
+    ingress: list[IngressShape] | None = None
+
+
+class ServiceStatusShape(Shape):
+    load_balancer: LoadBalancerShape | None = None
 
 
 class ServiceShape(Object):
     spec: ServiceSpecShape
+    status: ServiceStatusShape | None = None
+
+
+class ServiceCIDRSpecShape(Shape):
+    cidrs: list[str] | None = None
+
+
+class ServiceCIDRShape(Object):
+    spec: ServiceCIDRSpecShape
 
 
 class Conditions(Shape):
@@ -63,11 +103,22 @@ class TargetRef(Shape):
     name: str = ""
 
 
+class HintShape(Shape):
+    name: str = ""
+
+
+class HintsShape(Shape):
+    for_zones: list[HintShape] | None = None
+    for_nodes: list[HintShape] | None = None
+
+
 class EndpointShape(Shape):
     addresses: list[str] | None = None
     conditions: Conditions | None = None
     node_name: str | None = None
     target_ref: TargetRef | None = None
+    zone: str | None = None
+    hints: HintsShape | None = None
 
 
 class EndpointPortShape(Shape):

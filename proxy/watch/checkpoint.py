@@ -25,6 +25,7 @@ from weft.proxy.model.objects import (
     Node,
     Pod,
     Service,
+    ServiceCIDR,
 )
 from weft.proxy.model.world import Key, Record, World
 from weft.proxy.watch.events import Listed, key_of
@@ -39,6 +40,7 @@ RECORDS: Mapping[Kind, type] = {
     Kind.POLICY: NetworkPolicy,
     Kind.SERVICE: Service,
     Kind.SLICE: EndpointSlice,
+    Kind.SERVICE_CIDR: ServiceCIDR,
 }
 """What is kept: the kinds that come from the API."""
 
@@ -70,7 +72,7 @@ def load(path: Path, node: str) -> Iterator[Listed]:
         body = msgspec.json.decode(path.read_bytes())
         if (body["format"], body["node"]) != (FORMAT, node):
             raise ValueError(f"format {body['format']} of node {body['node']}")
-        listed = [_listed(kind, body["tables"][kind]) for kind in RECORDS]
+        listed = [_listed(kind, body["tables"].get(kind, [])) for kind in RECORDS]
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError) as error:

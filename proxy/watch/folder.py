@@ -19,7 +19,15 @@ from weft.proxy.watch.inotify import FolderWatch
 
 log = logging.getLogger(__name__)
 
-KINDS = (Kind.NODE, Kind.NAMESPACE, Kind.POD, Kind.POLICY, Kind.SERVICE, Kind.SLICE)
+KINDS = (
+    Kind.NODE,
+    Kind.NAMESPACE,
+    Kind.POD,
+    Kind.POLICY,
+    Kind.SERVICE,
+    Kind.SLICE,
+    Kind.SERVICE_CIDR,
+)
 SUFFIXES = (".yaml", ".yml", ".json")
 # libyaml's loader is ten times faster; PyYAML may be built without it.
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -36,16 +36,20 @@ PAGE_SIZE = 500
 BOOKMARK_S = 60.0
 SILENCE_S = 3 * BOOKMARK_S
 LIST_TIMEOUT_S = 60.0
-GONE = 410
+GONE, NOT_FOUND = 410, 404
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Where a kind is listed, and which of its objects Weft reads."""
+    """Where a kind is listed, and which of its objects Weft reads.
+
+    since: the version of Kubernetes that serves it first; an older one has none of the kind.
+    """
 
     kind: Kind
     path: str
     labels: str = ""
+    since: str = ""
 
 
 RESOURCES = (
@@ -60,7 +64,12 @@ RESOURCES = (
         "/apis/discovery.k8s.io/v1/endpointslices",
         "!service.kubernetes.io/headless",
     ),
+    Resource(Kind.SERVICE_CIDR, "/apis/networking.k8s.io/v1/servicecidrs", since="1.33"),
 )
+
+
+class NotServed(Exception):
+    """The server is older than the kind."""
 
 
 class Expired(Exception):
@@ -125,6 +134,9 @@ class KindWatch:
                 if not self.version:
                     self.list()
                 ended_well = self.watch()
+            except NotServed as error:
+                ended_well = False
+                log.info("kind not served", extra={"path": self.resource.path, "why": str(error)})
             except Expired as error:
                 ended_well = False
                 self.version = ""
@@ -199,6 +211,11 @@ class KindWatch:
         except ApiError as error:
             if error.status == GONE:
                 raise Expired(str(error)) from error
+            if error.status == NOT_FOUND and self.resource.since:
+                self.post(Listed(self.resource.kind, {}))
+                raise NotServed(
+                    f"{error}: Kubernetes {self.resource.since} is the first"
+                ) from error
             raise
         try:
             return response.read()

@@ -49,6 +49,7 @@ def test_the_rights_in_the_api_are_these_and_no_others() -> None:
     read = {
         ("", "services"), ("", "pods"), ("", "namespaces"), ("", "nodes"),
         ("discovery.k8s.io", "endpointslices"), ("networking.k8s.io", "networkpolicies"),
+        ("networking.k8s.io", "servicecidrs"),
     }  # fmt: skip
     expected = {(*what, verb) for what in read for verb in ("get", "list", "watch")}
     assert rights == expected | {("", "nodes/status", "patch")}

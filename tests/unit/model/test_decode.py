@@ -98,7 +98,7 @@ def test_a_slice_is_read_with_its_trigger_time() -> None:
         (
             SliceEndpoint(
                 ip_address("10.244.0.5"), True, True, False, "node-1",
-                Ref("kube-system", "coredns-5"),
+                Ref("kube-system", "coredns-5"), "a",
             ),
             SliceEndpoint(ip_address("10.244.0.6"), False, True, True, "", None),
         ),

@@ -151,6 +151,17 @@ def test_a_server_in_trouble_is_asked_again_until_it_answers(
     assert watching.health.failures == 3
 
 
+def test_a_kind_that_the_server_is_too_old_for_is_listed_as_empty_and_asked_for_again(
+    api: FakeApi, eventually: Eventually
+) -> None:
+    api.answers.put(lambda exchange: exchange.json({"message": "no such path"}, status=404))
+    api.answers.put(listing("a"))
+    young = Resource(Kind.NAMESPACE, "/api/v1/namespaces", since="1.33")
+    watching = Watching(api.servers(), young).start()
+    eventually(lambda: watching.names() == ["[]", "[a]"])
+    assert watching.health.failures == 0
+
+
 def test_a_silent_connection_is_given_up_after_the_read_time_out(
     api: FakeApi, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
