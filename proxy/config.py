@@ -5,15 +5,17 @@ reads anything else of the machine than those files.
 """
 
 import argparse
+import contextlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from weft.bpf.layout import TABLES
 from weft.proxy.model.world import Mode, SocketHook
+from weft.proxy.observe.web import SocketAddress
 
 
 class ConfigError(Exception):
@@ -64,6 +66,19 @@ def _packet_bytes(text: str) -> int:
     if number and not 1280 <= number < 65536:
         raise ValueError("bytes, 1280 to 65535, or 0")
     return number
+
+
+def _listens(port: int) -> Callable[[str], tuple[SocketAddress, ...]]:
+    """Reads addresses, by comma, to listen at; `port` where one names none."""
+    return lambda text: tuple(_socket_address(part, port) for part in _parts(text))
+
+
+def _socket_address(text: str, port: int) -> SocketAddress:
+    with contextlib.suppress(ValueError):
+        return SocketAddress(str(ip_address(text.strip("[]"))), port)
+    host, _, number = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    return SocketAddress(str(ip_address(host)), _port(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +141,14 @@ class Config:
     ]
     table_sizes: Annotated[
         Mapping[str, int], Setting("", "rows of tables: TABLE=ROWS, by comma", _entries)
+    ]
+    healthz_bind_address: Annotated[
+        tuple[SocketAddress, ...],
+        Setting("0.0.0.0:10256,[::]:10256", "where /healthz and /livez answer", _listens(10256)),
+    ]
+    metrics_bind_address: Annotated[
+        tuple[SocketAddress, ...],
+        Setting("127.0.0.1:10249,[::1]:10249", "where /metrics answers", _listens(10249)),
     ]
     pins: Annotated[Path, Setting("/sys/fs/bpf/weft", "folder on the node's bpffs", Path)]
     cgroup: Annotated[Path, Setting("/sys/fs/cgroup", "the node's cgroup tree", Path)]
@@ -191,3 +214,19 @@ def _checked(config: Config) -> Config:
             f"snat-port-min {config.snat_port_min} lies above snat-port-max {config.snat_port_max}"
         )
     return config
+
+
+def shown(config: Config) -> Mapping[str, object]:
+    """The settings in force by key, as values that JSON has."""
+    values = {name.replace("_", "-"): getattr(config, name) for name in SETTINGS}
+    return {key: _shown(value) for key, value in values.items()}
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple) and not isinstance(value, SocketAddress):
+        return [_shown(item) for item in value]
+    return str(value)

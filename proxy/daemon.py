@@ -35,14 +35,14 @@ from weft.proxy.apply.order import TABLES as ROW_TABLES
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
 from weft.proxy.apply.target import TableTarget, Target
-from weft.proxy.config import Config
+from weft.proxy.config import Config, shown
 from weft.proxy.handover import Handovers
 from weft.proxy.intake import Intake
 from weft.proxy.loop import Loop, View
 from weft.proxy.model.objects import LISTED_KINDS, Kind
 from weft.proxy.model.world import Settings, World
 from weft.proxy.node import DaemonNode, workload_of
-from weft.proxy.observe.serve import observing
+from weft.proxy.observe.serve import Doors, observing
 from weft.proxy.plan import PLANNERS
 from weft.proxy.planning import Planning
 from weft.proxy.ring import Ring
@@ -112,7 +112,7 @@ class Daemon:
                 if config.ask_port:
                     running.append(tasks.create_task(asker.run(loop.wait_until), name="ask"))
                 view = View(loop, datapath.tables)
-                observed = observing(view, config.api_socket, ring, sources.troubles)
+                observed = observing(view, _doors(config), ring, sources.troubles)
                 server.observers.append((await serving.enter_async_context(observed)).metrics.cni)
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
                 if sources.servers is not None:
@@ -152,6 +152,12 @@ def _reading(datapath: Datapath, asker: Asker) -> Iterator[Ring]:
             yield ring
         finally:
             ring.stop()
+
+
+def _doors(config: Config) -> Doors:
+    return Doors(
+        config.api_socket, config.healthz_bind_address, config.metrics_bind_address, shown(config)
+    )
 
 
 def _sysctls(config: Config) -> sysctl.Sysctls:

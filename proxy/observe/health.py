@@ -1,4 +1,4 @@
-"""/healthz and /livez on port 10256, by kube-proxy's rules and in its JSON.
+"""/healthz and /livez, by kube-proxy's rules and in its JSON.
 
 Source: kubernetes pkg/proxy/healthcheck/proxy_health.go (1.36). Owns when the node counts as
 healthy. Rows in error do not: they are single, retried and shown by `weft status`; a load balancer
@@ -8,15 +8,14 @@ that leaves the node for one of them would hurt every other Service.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 
 from weft.proxy.apply.gate import Stage
 from weft.proxy.loop import Turn, View
-from weft.proxy.observe.web import Answer
+from weft.proxy.observe.web import NO_SNIFF, Answer
 
-PORT = 10256
 STALE_AFTER_S = 60.0
 """2 x kube-proxy's default syncPeriod: an event that waits longer than this was not applied."""
 
@@ -33,16 +32,27 @@ class Health:
 
     async def healthz(self) -> Answer:
         """Whether the node should get traffic from load balancers; 503 also when it leaves."""
-        eligible = self._eligible()
-        healthy = self._fresh() and eligible
-        self.healthz_codes[_code(healthy)] += 1
-        return self._answer(healthy, {"nodeEligible": eligible})
+        eligible, in_time = self._eligible(), self.in_time()
+        code = _code(eligible and in_time)
+        self.healthz_codes[code] += 1
+        return self._answer(code, {"nodeEligible": eligible, "healthy": in_time})
 
     async def livez(self) -> Answer:
         """Whether the daemon works; the API server and the Node object do not count."""
-        healthy = self._fresh()
-        self.livez_codes[_code(healthy)] += 1
-        return self._answer(healthy, {})
+        in_time = self.in_time()
+        code = _code(in_time)
+        self.livez_codes[code] += 1
+        return self._answer(code, {"healthy": in_time})
+
+    def in_time(self) -> bool:
+        """Whether no event waits too long, which is all that kube-proxy means by healthy.
+
+        A daemon that has not brought the kernel in line yet is starting, which is healthy.
+        """
+        since_s = self._view.queued_since_s
+        if since_s is None or not self._updated:
+            return True
+        return self._clock() - since_s < STALE_AFTER_S
 
     def families(self) -> tuple[str, ...]:
         """The families that this node's pods have; both until the API has said."""
@@ -55,13 +65,6 @@ class Health:
             now = datetime.now(UTC)
             self._updated = dict.fromkeys(self.families(), now)
 
-    def _fresh(self) -> bool:
-        """A daemon that has not brought the kernel in line yet is starting, which is healthy."""
-        since_s = self._view.queued_since_s
-        if since_s is None or not self._updated:
-            return True
-        return self._clock() - since_s < STALE_AFTER_S
-
     def _eligible(self) -> bool:
         """Node gone, being deleted or about to be removed by the cluster autoscaler: no.
 
@@ -70,34 +73,26 @@ class Health:
         node = self._view.world.own_node()
         return node is not None and not node.leaving and not self._view.node_deleted
 
-    def _answer(self, healthy: bool, extra: dict[str, bool]) -> Answer:
-        now, fresh = datetime.now(UTC), self._fresh()
-        last = now if healthy else max(self._updated.values(), default=_NEVER)
-        body = {
-            "lastUpdated": _stamp(last),
-            "currentTime": _stamp(now),
-            **extra,
-            "healthy": fresh,
-        }
+    def _answer(self, code: HTTPStatus, said: Mapping[str, bool]) -> Answer:
+        now = datetime.now(UTC)
+        ok = code is HTTPStatus.OK
+        last = now if ok else max(self._updated.values(), default=_NEVER)
+        body = {"lastUpdated": _stamp(last), "currentTime": _stamp(now), **said}
         if self._updated:
             body["status"] = {
-                family: {"lastUpdated": _stamp(at), "healthy": fresh}
+                family: {"lastUpdated": _stamp(at), "healthy": said["healthy"]}
                 for family, at in sorted(self._updated.items())
             }
-        return Answer(
-            json.dumps(body, separators=(",", ":")).encode(),
-            "application/json",
-            HTTPStatus(_code(healthy)),
-            {"X-Content-Type-Options": "nosniff"},
-        )
+        text = json.dumps(body, separators=(",", ":")).encode()
+        return Answer(text, "application/json", code, NO_SNIFF)
 
 
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """Go's zero time, which kube-proxy prints before its first update."""
 
 
-def _code(healthy: bool) -> int:
-    return 200 if healthy else 503
+def _code(healthy: bool) -> HTTPStatus:
+    return HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def _stamp(at: datetime) -> str:

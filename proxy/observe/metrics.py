@@ -1,4 +1,4 @@
-"""/metrics on port 10249: kube-proxy's names where they apply, and weft_* for the rest.
+"""/metrics: kube-proxy's names where they apply, and weft_* for the rest.
 
 Names, labels and buckets of kubeproxy_*: kubernetes pkg/proxy/metrics/metrics.go (1.36). Counters
 of the datapath are read when scraped; nothing is counted twice. No label names a pod or an address.
@@ -31,7 +31,6 @@ from weft.proxy.observe.status import Troubles, weft_version
 from weft.proxy.observe.tables import PLANNED
 from weft.proxy.observe.web import Answer
 
-PORT = 10249
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LAG_PERIOD_S = 1.0
 CENSUS_PERIOD_S = 60.0

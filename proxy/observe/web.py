@@ -1,22 +1,38 @@
-"""A small HTTP responder for probes and scrapes: GET, one answer, connection closed.
+"""A small HTTP responder for probes and scrapes: one request, one answer, connection closed.
 
-Owns the wire (HTTP/1.0, RFC 1945) and the listening socket. Never knows what is answered. Probes
-and scrapers need nothing more, and a web framework would cost the daemon 20 MB.
+Owns the wire (HTTP/1.1, RFC 9112) and the listening sockets. Never knows what is answered. Probes
+and scrapers need nothing more, and a web framework would cost the daemon 20 MB. As with kube-proxy,
+every method is answered alike: load balancers ask with GET, HEAD or OPTIONS.
 """
 
 import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http import HTTPStatus
+from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
 BIND_RETRY_S = 5.0
+_BACKLOG = 128
 _REQUEST_TIMEOUT_S = 5.0
 _REQUEST_MAX_BYTES = 16 * 1024
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What bind() says of an address that this machine lacks: one without IPv6 has no ::1."""
+
+
+class SocketAddress(NamedTuple):
+    """Where a server listens. host: an IP address; 0.0.0.0 and :: are all of their own family."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,44 +45,82 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+PLAIN = "text/plain; charset=utf-8"
+NO_SNIFF = {"X-Content-Type-Options": "nosniff"}
+
 Handler = Callable[[], Awaitable[Answer]]
-_NOT_FOUND = Answer(b"404 page not found\n", "text/plain; charset=utf-8", HTTPStatus.NOT_FOUND)
-_ONLY_GET = Answer(b"only GET\n", "text/plain; charset=utf-8", HTTPStatus.METHOD_NOT_ALLOWED)
+Route = Callable[[str], Handler | None]
+"""The handler of a path; None: 404."""
+_NOT_FOUND = Answer(b"404 page not found\n", PLAIN, HTTPStatus.NOT_FOUND, NO_SNIFF)
 
 
 class WebServer:
-    """One listening port and what its paths answer."""
+    """Some listening sockets and what their paths answer."""
 
-    def __init__(self, hosts: tuple[str, ...], port: int, handlers: Mapping[str, Handler]) -> None:
-        self._hosts, self._port, self._handlers = hosts, port, handlers
-        self.bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        """The port in use, once there is one."""
+    def __init__(self, addresses: Iterable[SocketAddress], route: Route) -> None:
+        self._addresses, self._route = tuple(addresses), route
+        self._servers: list[asyncio.Server] = []
+
+    @property
+    def bound(self) -> tuple[SocketAddress, ...]:
+        """Where it listens now."""
+        names = (s.getsockname() for server in self._servers for s in server.sockets)
+        return tuple(SocketAddress(name[0], name[1]) for name in names)
 
     async def run(self) -> None:
         """Serve until cancelled. A port that is taken is asked for again, as kube-proxy does."""
-        server = await self._listen()
-        async with server:
-            if not self.bound.done():
-                self.bound.set_result(server.sockets[0].getsockname()[1])
-            await server.serve_forever()
+        try:
+            while True:
+                if await self._opens():
+                    await asyncio.get_running_loop().create_future()
+                await asyncio.sleep(BIND_RETRY_S)
+        finally:
+            self.close()
 
-    async def _listen(self) -> asyncio.Server:
-        while True:
-            hosts = [host for host in self._hosts if is_local(host)]
+    async def _opens(self) -> bool:
+        try:
+            await self.open()
+        except OSError as error:
+            shown = ", ".join(map(str, self._addresses))
+            log.error("cannot listen", extra={"at": shown, "error": str(error)})
+            return False
+        return True
+
+    async def open(self) -> None:
+        """Listen at every address that this machine has. Raises OSError: then it listens nowhere.
+
+        That is so when an address is taken, and when the machine has none of them.
+        """
+        absent: OSError | None = None
+        for address in self._addresses:
             try:
-                return await asyncio.start_server(
-                    self._serve, hosts, self._port, limit=_REQUEST_MAX_BYTES
-                )
+                self._servers.append(await self._listen(address))
             except OSError as error:
-                log.error("cannot listen", extra={"port": self._port, "error": str(error)})
-            await asyncio.sleep(BIND_RETRY_S)
+                if error.errno not in _NOT_HERE:
+                    self.close()
+                    raise
+                absent = error
+        if absent is not None and not self._servers:
+            raise absent
+
+    async def _listen(self, address: SocketAddress) -> asyncio.Server:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        sock = socket.create_server(address, family=family, backlog=_BACKLOG)
+        return await asyncio.start_server(
+            self._serve, sock=sock, backlog=_BACKLOG, limit=_REQUEST_MAX_BYTES
+        )
+
+    def close(self) -> None:
+        """Listen nowhere any more; what is being answered is answered."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_REQUEST_TIMEOUT_S):
                 method, path = await _request(reader)
-            with_body = method != "HEAD"
-            writer.write(_encoded(await self._answer(method, path), with_body=with_body))
+            writer.write(_encoded(await self._answer(path), with_body=method != "HEAD"))
             async with asyncio.timeout(_REQUEST_TIMEOUT_S):
                 await writer.drain()
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
@@ -74,10 +128,8 @@ class WebServer:
         finally:
             writer.close()
 
-    async def _answer(self, method: str, path: str) -> Answer:
-        if method not in ("GET", "HEAD"):
-            return _ONLY_GET
-        handler = self._handlers.get(path)
+    async def _answer(self, path: str) -> Answer:
+        handler = self._route(path)
         if handler is None:
             return _NOT_FOUND
         try:
@@ -85,18 +137,7 @@ class WebServer:
         except Exception:
             log.exception("handler failed", extra={"path": path})
             text = b"internal error; the daemon's log has it\n"
-            return Answer(text, "text/plain; charset=utf-8", HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-def is_local(host: str) -> bool:
-    """Whether this machine has the address `host`: one without IPv6 has no ::1."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.bind((host, 0))
-    except OSError as error:
-        return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-    return True
+            return Answer(text, PLAIN, HTTPStatus.INTERNAL_SERVER_ERROR, NO_SNIFF)
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[str, str]:
@@ -113,10 +154,11 @@ def _encoded(answer: Answer, *, with_body: bool) -> bytes:
     status = answer.status
     headers = {
         "Content-Type": answer.content_type,
+        **answer.headers,
+        "Date": formatdate(usegmt=True),
         "Content-Length": str(len(answer.body)),
         "Connection": "close",
-        **answer.headers,
     }
-    lines = (f"HTTP/1.0 {status.value} {status.phrase}", *(f"{k}: {v}" for k, v in headers.items()))
+    lines = (f"HTTP/1.1 {status.value} {status.phrase}", *(f"{k}: {v}" for k, v in headers.items()))
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
     return head + answer.body if with_body else head

@@ -1,10 +1,11 @@
 """The daemon's settings: flags over files over defaults, each wrong one named with its origin."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from weft.proxy.config import SETTINGS, ConfigError, load
+from weft.proxy.config import SETTINGS, ConfigError, load, shown
 from weft.proxy.model.world import Mode
 
 
@@ -30,12 +31,31 @@ def test_lists_are_written_with_commas_and_may_be_empty() -> None:
     assert config.never_masquerade == ()
 
 
+def test_addresses_to_listen_at_have_kube_proxys_ports_unless_they_name_one() -> None:
+    config = load(["--healthz-bind-address", "10.0.0.1, [::1], ::", "--metrics-bind-address", ""])
+    assert config.healthz_bind_address == (("10.0.0.1", 10256), ("::1", 10256), ("::", 10256))
+    assert config.metrics_bind_address == ()
+    config = load(["--metrics-bind-address", "0.0.0.0:9,[::]:8"])
+    assert config.metrics_bind_address == (("0.0.0.0", 9), ("::", 8))
+
+
+def test_the_settings_in_force_are_shown_as_an_operator_writes_them() -> None:
+    said = shown(load(["--node", "n1", "--mode", "bridge", "--table-sizes", "flows=9"]))
+    assert said.keys() == {name.replace("_", "-") for name in SETTINGS}
+    assert (said["node"], said["mode"], said["overlay"]) == ("n1", "bridge", True)
+    assert said["table-sizes"] == {"flows": 9}
+    assert said["metrics-bind-address"] == ["127.0.0.1:10249", "[::1]:10249"]
+    json.dumps(said)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--mode", "wire"], "--mode: 'wire'"),
         (["--source", "git:x"], "kube or dir:PATH"),
         (["--overlay-port", "70000"], "1 to 65535"),
+        (["--healthz-bind-address", "localhost:10256"], "'localhost' does not"),
+        (["--healthz-bind-address", "[::]:0"], "1 to 65535"),
         (["--masquerade", "maybe"], "true or false"),
         (["--never-masquerade", "10.0.0.1/8"], "host bits"),
         (["--table-sizes", "walls=3"], "tables are settings"),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from weft.proxy.observe import web
-from weft.proxy.observe.web import Answer, WebServer
+from weft.proxy.observe.web import Answer, SocketAddress, WebServer
 
 HOST = "127.0.0.1"
 
@@ -17,19 +17,23 @@ async def _greeting() -> Answer:
     return Answer(b"hello", "text/plain")
 
 
+def _nothing(path: str) -> None:
+    return None
+
+
 async def _bug() -> Answer:
     raise RuntimeError("a bug of ours")
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[int]:
-    server = WebServer((HOST,), 0, {"/": _greeting, "/bug": _bug})
-    task = asyncio.create_task(server.run())
+async def serving(*hosts: str) -> AsyncIterator[int]:
+    addresses = [SocketAddress(host, 0) for host in hosts or (HOST,)]
+    server = WebServer(addresses, {"/": _greeting, "/bug": _bug}.get)
+    await server.open()
     try:
-        yield await server.bound
+        yield server.bound[0].port
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        server.close()
 
 
 async def exchange(port: int, request: bytes) -> bytes:
@@ -39,6 +43,16 @@ async def exchange(port: int, request: bytes) -> bytes:
         answer = await reader.read()
     writer.close()
     return answer
+
+
+async def first_answer(port: int) -> bytes:
+    """Of a server that does not listen yet."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await exchange(port, b"GET / HTTP/1.0\r\n\r\n")
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.01)
 
 
 def asked(request: bytes) -> bytes:
@@ -51,7 +65,7 @@ def asked(request: bytes) -> bytes:
 
 def test_a_get_is_answered_and_the_connection_closed() -> None:
     head, _, body = asked(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"Content-Length: 5" in head
     assert body == b"hello"
 
@@ -68,8 +82,9 @@ def test_an_unknown_path_is_404() -> None:
     assert b" 404 " in asked(b"GET /nothing HTTP/1.1\r\n\r\n")
 
 
-def test_other_methods_are_refused() -> None:
-    assert b" 405 " in asked(b"POST / HTTP/1.1\r\n\r\n")
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "HEAD"])
+def test_load_balancers_may_ask_with_any_method(method: str) -> None:
+    assert b" 200 " in asked(method.encode() + b" / HTTP/1.1\r\n\r\n")
 
 
 def test_a_handler_that_fails_answers_500_without_its_secrets() -> None:
@@ -89,27 +104,52 @@ def test_a_port_that_is_taken_is_asked_for_again(monkeypatch: pytest.MonkeyPatch
     async def story() -> None:
         with socket.create_server((HOST, 0)) as holder:
             port = holder.getsockname()[1]
-            server = WebServer((HOST,), port, {"/": _greeting})
+            server = WebServer([SocketAddress(HOST, port)], {"/": _greeting}.get)
             task = asyncio.create_task(server.run())
             await asyncio.sleep(0)
-            assert not server.bound.done()
-        async with asyncio.timeout(10):
-            await server.bound
-        assert b"hello" in await exchange(port, b"GET / HTTP/1.0\r\n\r\n")
+            assert not server.bound
+        assert b"hello" in await first_answer(port)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        assert not server.bound
 
     asyncio.run(story())
 
 
 def test_an_address_that_the_machine_lacks_does_not_silence_the_others() -> None:
     async def story() -> None:
-        server = WebServer(("192.0.2.77", HOST), 0, {"/": _greeting})
-        task = asyncio.create_task(server.run())
-        async with asyncio.timeout(10):
-            port = await server.bound
-        assert b"hello" in await exchange(port, b"GET / HTTP/1.0\r\n\r\n")
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with serving("192.0.2.77", HOST) as port:
+            assert b"hello" in await exchange(port, b"GET / HTTP/1.0\r\n\r\n")
+
+    asyncio.run(story())
+
+
+def test_a_server_that_can_listen_nowhere_says_why() -> None:
+    async def story() -> None:
+        with pytest.raises(OSError, match=r"192\.0\.2\.77"):
+            await WebServer([SocketAddress("192.0.2.77", 0)], _nothing).open()
+
+    asyncio.run(story())
+
+
+def test_where_one_address_is_taken_no_other_is_kept() -> None:
+    async def story() -> None:
+        with socket.create_server((HOST, 0)) as holder:
+            port = holder.getsockname()[1]
+            server = WebServer(
+                [SocketAddress("127.0.0.2", port), SocketAddress(HOST, port)], _nothing
+            )
+            with pytest.raises(OSError, match=HOST):
+                await server.open()
+            socket.create_server(("127.0.0.2", port)).close()
+
+    asyncio.run(story())
+
+
+def test_a_server_without_an_address_listens_nowhere_and_complains_of_nothing() -> None:
+    async def story() -> None:
+        server = WebServer([], _nothing)
+        await server.open()
+        assert not server.bound
 
     asyncio.run(story())
