@@ -16,7 +16,8 @@ help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 packages: $(BUILD)/.packages ## what the machine must carry (Debian or Ubuntu, root)
-$(BUILD)/.packages:
+$(BUILD)/.bench-packages: PACKAGES := iperf3
+$(BUILD)/.packages $(BUILD)/.bench-packages:
 	@mkdir -p $(BUILD)
 	@command -v apt-get >/dev/null || { echo "Weft builds on Debian or Ubuntu; elsewhere install: $(PACKAGES)"; exit 1; }
 	@missing=; for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
@@ -61,8 +62,8 @@ test-netns: packages venv shim objects ## nodes and pods as namespaces
 demo: packages venv shim objects ## two nodes, six pods, a Service, two policies, in a picture
 	$(PY) -m deploy.demo
 
-bench: packages venv shim objects ## figures, each beside its peer, in one run
-	$(PY) -m tests.bench
+bench: packages $(BUILD)/.bench-packages venv shim objects ## figures, each beside its peer; ARGS="paths programs": only those
+	$(PY) -m tests.bench $(ARGS)
 
 clean: ## what was built in the checkout; the cache outside stays
 	rm -rf $(BUILD)

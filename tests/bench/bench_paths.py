@@ -1,4 +1,5 @@
-"""CPU per packet pod to pod, on one node and over the overlay, against the kernel's own ways.
+"""CPU per packet and TCP throughput of every path, in each mode where it differs, against the
+kernel's own ways of the same shape.
 
 One thread sends to a socket that nobody reads, so its CPU time is the path's; the ways are run in
 turn (ABAB) and the medians' ratio is what counts.
@@ -12,28 +13,31 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from deploy.netlab import Lab, manifests
 from deploy.netlab.shell import run, stop
-from tests.bench import peers
+from tests.bench import throughput
+from tests.bench.ours import all_ours
+from tests.bench.peers import all_peers
 from tests.bench.report import Figure, show
+from tests.bench.way import UDP_PORT, Way, inside
 
-ROUNDS, PACKETS, PORT = 9, 40_000, 9000
+ROUNDS, PACKETS = 9, 40_000
 HOLD = "import socket,sys,time\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n" \
        "s.bind(('::',int(sys.argv[1])))\nprint(flush=True)\ntime.sleep(3600)"  # fmt: skip
 
 
 def main() -> int:
+    throughput.require_iperf3()
     prefix = f"wb{os.getpid()}"
     with ExitStack() as undo:
         sender = build_sender()
-        ways: dict[str, tuple[Sequence[str], str]] = {}
-        for number, make in enumerate((peers.bare_veth, peers.forwarding, peers.bridged_vxlan)):
-            peer = make(undo, f"{prefix}-{number}")
-            hold(undo, ["nsenter", f"--net=/run/netns/{peer.receiver}"])
-            ways[peer.name] = (["nsenter", f"--net=/run/netns/{peer.sender}"], peer.address)
-        lab = undo.enter_context(Lab(prefix))
-        ways |= ours(undo, lab)
-        show("CPU per packet, pod to pod (UDP, 64 bytes)", figures(measure(sender, ways)))
+        ways = [*all_peers(undo, prefix), *all_ours(undo, prefix)]
+        for receiver in {way.receiver for way in ways}:
+            hold(undo, receiver)
+            throughput.serve(undo, receiver)
+        for way in ways:
+            throughput.await_way(way)
+        show("CPU per packet (UDP, 64 bytes)", figures(ways, measure(sender, ways)))
+        show("throughput (TCP, one stream)", throughput.figures(ways, *throughput.measure(ways)))
     return 0
 
 
@@ -44,70 +48,60 @@ def build_sender() -> Path:
     return out.resolve()
 
 
-def ours(undo: ExitStack, lab: Lab) -> dict[str, tuple[Sequence[str], str]]:
-    """Three pods on two nodes, the receivers isolated by a policy that lets the sender in."""
-    for name in ("east", "west"):
-        lab.add_node(name).start()
-    east, west = lab.nodes
-    client, here, there = east.add_pod("client"), east.add_pod("here"), west.add_pod("there")
-    lab.manifests.put(let_in())
-    for pod in (here, there):
-        hold(undo, pod.command())
-    return {
-        "weft, one node, policy": (client.command(), str(here.address(4))),
-        "weft, two nodes, policy": (client.command(), str(there.address(4))),
-    }
-
-
-def let_in() -> manifests.Manifest:
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "bench", "namespace": "default"},
-        "spec": {
-            "podSelector": {},
-            "policyTypes": ["Ingress"],
-            "ingress": [{"from": [{"podSelector": {}}]}],
-        },
-    }
-
-
-def hold(undo: ExitStack, enter: Sequence[str]) -> None:
+def hold(undo: ExitStack, receiver: str) -> None:
     """A UDP socket bound in the receiver's namespace, never read."""
     process = subprocess.Popen(
-        [*enter, sys.executable, "-c", HOLD, str(PORT)], stdout=subprocess.PIPE
+        [*inside(receiver), sys.executable, "-c", HOLD, str(UDP_PORT)], stdout=subprocess.PIPE
     )
     undo.callback(lambda: stop(process))
     assert process.stdout
     process.stdout.readline()
 
 
-def measure(sender: Path, ways: Mapping[str, tuple[Sequence[str], str]]) -> dict[str, list[float]]:
-    """Nanoseconds of CPU per packet, a list per way; the first round warms up and is dropped."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(ROUNDS + 1):
-        for name, (enter, address) in ways.items():
-            said = run(*enter, sender, address, str(PORT), str(PACKETS)).split()
-            if int(said[1]) != PACKETS:
-                raise RuntimeError(f"{name}: only {said[1]} of {PACKETS} packets were sent")
-            if turn:
-                times[name].append(float(said[0]))
+def measure(sender: Path, ways: Sequence[Way]) -> dict[str, list[float]]:
+    """Nanoseconds of CPU per packet, a list per way. The first round warms up and is dropped; it
+    shows that the packets arrive."""
+    for way in ways:
+        prove(sender, way)
+    times: dict[str, list[float]] = {way.name: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way in ways:
+            times[way.name].append(cpu_ns(sender, way))
     return times
 
 
-def figures(times: Mapping[str, Sequence[float]]) -> list[Figure]:
+def prove(sender: Path, way: Way) -> None:
+    """A path that drops is a fast one. Some are lost where the machine is busy."""
+    before = overflowed(way)
+    cpu_ns(sender, way)
+    arrived = overflowed(way) - before
+    if arrived < PACKETS / 2:
+        raise RuntimeError(f"{way.name}: only {arrived} of {PACKETS} packets arrived")
+
+
+def cpu_ns(sender: Path, way: Way) -> float:
+    said = run(*way.command(str(sender), way.address, str(UDP_PORT), str(PACKETS))).split()
+    if int(said[1]) != PACKETS:
+        raise RuntimeError(f"{way.name}: only {said[1]} of {PACKETS} packets were sent")
+    return float(said[0])
+
+
+def overflowed(way: Way) -> int:
+    """What reached the receiver's socket, which is full."""
+    name = "UdpRcvbufErrors" if way.version == 4 else "Udp6RcvbufErrors"
+    said = run(*inside(way.receiver), "nstat", "--ignore", "--noupdate", "--zeros", name)
+    return int(said.split(name)[1].split()[0])
+
+
+def figures(ways: Sequence[Way], times: Mapping[str, Sequence[float]]) -> list[Figure]:
     median = {name: statistics.median(values) for name, values in times.items()}
-    bare, forwarded = median["bare veth pair"], median["kernel forwarding"]
-    bridged = median["kernel VXLAN with a bridge"]
-    one, two = median["weft, one node, policy"], median["weft, two nodes, policy"]
-    return [
-        *(Figure(name, f"{value:,.0f} ns") for name, value in median.items()),
-        Figure("one node against a bare veth pair", f"{one / bare:.2f} x", "<= 1.10 x"),
-        Figure("one node against kernel forwarding", f"{one / forwarded:.2f} x", "<= 0.92 x"),
-        Figure(
-            "two nodes against kernel VXLAN with a bridge", f"{two / bridged:.2f} x", "<= 1.0 x"
-        ),
-    ]
+    lines = []
+    for way in ways:
+        lines.append(Figure(way.name, f"{median[way.name]:,.0f} ns"))
+        for peer, goal in way.against.items():
+            ratio = median[way.name] / median[peer]
+            lines.append(Figure(f"  against {peer}", f"{ratio:.2f} x", goal))
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,80 +1,158 @@
 """Owns the peers of the path benches: plain kernel networks of the same shape as a lab.
 
-Each builder makes namespaces `a` (the sender's) and `b` (the receiver's) and registers its undo.
+Each builder makes namespaces, registers their undo and says the ways through them, in both
+families. Network N is 10.200.N.0/24 and fd00:200:N::/64.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from deploy.netlab.shell import attempt, run
+from tests.bench.way import Way, in_family, inside
 
-SENDER, RECEIVER = "10.200.0.2", "10.200.1.2"
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A network to compare with: send from namespace `sender` to `address` in `receiver`."""
-
-    name: str
-    sender: str
-    receiver: str
-    address: str
+BARE, FORWARDING, BRIDGE = "bare veth pair", "kernel forwarding", "kernel bridge"
+TO_BRIDGE, FROM_BRIDGE = "kernel bridge to its node", "kernel bridge from its node"
+VXLAN, VXLAN_NODE = "kernel VXLAN with a bridge", "kernel VXLAN from the node"
+ROUTED, ROUTED_NODE = "kernel routing to the other node", "kernel routing from the node"
+MASQUERADE, DNAT = "kernel forwarding with nft masquerade", "kernel forwarding with nft DNAT"
+VIP = "10.200.96.1"
+SWITCH = 254
 
 
-def bare_veth(undo: ExitStack, prefix: str) -> Peer:
+def all_peers(undo: ExitStack, prefix: str) -> list[Way]:
+    builders = (bare_veth, forwarding, bridge, bridged_vxlan, routed, masquerading, translating)
+    return [
+        way for number, build in enumerate(builders) for way in build(undo, f"{prefix}-{number}")
+    ]
+
+
+def bare_veth(undo: ExitStack, prefix: str) -> list[Way]:
     """One veth pair between two namespaces: nothing can cost less."""
-    a, b = (namespace(undo, f"{prefix}-{n}") for n in "ab")
+    a, b = namespaces(undo, prefix, "a", "b")
     veth(a, "eth0", b, "eth0")
-    address(a, "eth0", "10.200.0.1/24")
-    address(b, "eth0", "10.200.0.2/24")
-    return Peer("bare veth pair", a, b, "10.200.0.2")
+    addresses(a, "eth0", 0, 1)
+    addresses(b, "eth0", 0, 2)
+    return ways(BARE, a, b, 0, 2)
 
 
-def forwarding(undo: ExitStack, prefix: str) -> Peer:
+def forwarding(undo: ExitStack, prefix: str) -> list[Way]:
     """Two pods on a node whose kernel forwards between their links."""
-    a, b, node = (namespace(undo, f"{prefix}-{n}") for n in ("a", "b", "node"))
+    a, b, node = namespaces(undo, prefix, "a", "b", "node")
     forward(node)
-    for pod, link, host, own in (
-        (a, "va", "10.200.0.1", SENDER),
-        (b, "vb", "10.200.1.1", RECEIVER),
-    ):
-        veth(pod, "eth0", node, link)
-        address(node, link, f"{host}/24")
-        address(pod, "eth0", f"{own}/24")
-        run("ip", "-n", pod, "route", "add", "default", "via", host)
-    return Peer("kernel forwarding", a, b, RECEIVER)
+    routed_pod(node, a, 0)
+    routed_pod(node, b, 1)
+    return ways(FORWARDING, a, b, 1, 2)
 
 
-def bridged_vxlan(undo: ExitStack, prefix: str) -> Peer:
+def bridge(undo: ExitStack, prefix: str) -> list[Way]:
+    """Two pods on a node's bridge, which the node is on too."""
+    a, b, node = namespaces(undo, prefix, "a", "b", "node")
+    make_bridge(node)
+    for number, pod in enumerate((a, b)):
+        bridged_pod(node, pod, f"pod{number}", 0, number + 2)
+    addresses(node, "br0", 0, 1)
+    return [
+        *ways(BRIDGE, a, b, 0, 3)[:1],
+        *ways(TO_BRIDGE, a, node, 0, 1)[:1],
+        *ways(FROM_BRIDGE, node, b, 0, 3)[:1],
+    ]
+
+
+def bridged_vxlan(undo: ExitStack, prefix: str) -> list[Way]:
     """Two nodes, a bridge on each, joined by the kernel's VXLAN over a switch, as a lab's are."""
-    a, b, left, right = (namespace(undo, f"{prefix}-{n}") for n in ("a", "b", "left", "right"))
-    switch(undo, f"{prefix}-switch", left, right)
-    address(left, "eth0", "172.31.0.1/24")
-    address(right, "eth0", "172.31.0.2/24")
-    for node, pod, own, remote, inner in (
-        (left, a, "172.31.0.1", "172.31.0.2", "10.201.0.1"),
-        (right, b, "172.31.0.2", "172.31.0.1", "10.201.0.2"),
-    ):
-        run("ip", "-n", node, "link", "add", "br0", "type", "bridge")
+    a, b, *nodes = namespaces(undo, prefix, "a", "b", "left", "right")
+    switch(undo, f"{prefix}-switch", nodes)
+    for number, (node, pod) in enumerate(zip(nodes, (a, b), strict=True)):
         run("ip", "-n", node, "link", "add", "vx0", "type", "vxlan", "id", "9", "dstport", "8472",
-            "local", own, "remote", remote, "dev", "eth0")  # fmt: skip
-        veth(pod, "eth0", node, "pod")
-        for link in ("vx0", "pod"):
-            run("ip", "-n", node, "link", "set", link, "master", "br0", "up")
-        run("ip", "-n", node, "link", "set", "br0", "up")
+            "local", host(9, number + 1)[0], "remote", host(9, 2 - number)[0],
+            "dev", "eth0")  # fmt: skip
+        make_bridge(node)
+        run("ip", "-n", node, "link", "set", "vx0", "master", "br0", "up")
+        bridged_pod(node, pod, "pod", 1, number + 2)
         run("ip", "-n", pod, "link", "set", "eth0", "mtu", "1450")
-        address(pod, "eth0", f"{inner}/24")
-    return Peer("kernel VXLAN with a bridge", a, b, "10.201.0.2")
+        addresses(node, "br0", 1, number + 11)
+    return [*ways(VXLAN, a, b, 1, 3), *ways(VXLAN_NODE, nodes[0], b, 1, 3)[:1]]
 
 
-def switch(undo: ExitStack, name: str, *nodes: str) -> None:
-    """A namespace with a bridge that joins the nodes' eth0."""
-    namespace(undo, name)
-    run("ip", "-n", name, "link", "add", "br0", "type", "bridge")
-    run("ip", "-n", name, "link", "set", "br0", "up")
+def routed(undo: ExitStack, prefix: str) -> list[Way]:
+    """Two nodes on one link whose kernels route to each other's pods."""
+    a, b, *nodes = namespaces(undo, prefix, "a", "b", "left", "right")
+    switch(undo, f"{prefix}-switch", nodes)
+    for number, (node, pod) in enumerate(zip(nodes, (a, b), strict=True)):
+        forward(node)
+        routed_pod(node, pod, number)
+        other = zip(subnet(1 - number), host(9, 2 - number), strict=True)
+        for network, via in other:
+            run("ip", "-n", node, "route", "add", network, "via", via)
+    return [*ways(ROUTED, a, b, 1, 2), *ways(ROUTED_NODE, nodes[0], b, 1, 2)[:1]]
+
+
+def masquerading(undo: ExitStack, prefix: str) -> list[Way]:
+    """A pod behind a node that gives its packets its own address; the switch is the outside."""
+    a, node = namespaces(undo, prefix, "a", "node")
+    outside = switch(undo, f"{prefix}-switch", [node])
+    forward(node)
+    routed_pod(node, a, 0)
+    nft(node, "table inet nat { chain leave { type nat hook postrouting priority srcnat;"
+        " oifname eth0 masquerade; }; }")  # fmt: skip
+    return ways(MASQUERADE, a, outside, 9, SWITCH)
+
+
+def translating(undo: ExitStack, prefix: str) -> list[Way]:
+    """Two pods on a node that translates a virtual address to one of them."""
+    a, b, node = namespaces(undo, prefix, "a", "b", "node")
+    forward(node)
+    routed_pod(node, a, 0)
+    routed_pod(node, b, 1)
+    nft(node, "table ip nat { chain enter { type nat hook prerouting priority dstnat;"
+        f" ip daddr {VIP} dnat to {host(1, 2)[0]}; }}; }}")  # fmt: skip
+    return [Way(DNAT, inside(a), VIP, b)]
+
+
+def ways(name: str, sender: str, receiver: str, network: int, number: int) -> list[Way]:
+    """IPv4 first."""
+    return [
+        Way(in_family(name, version), inside(sender), address, receiver)
+        for version, address in zip((4, 6), host(network, number), strict=True)
+    ]
+
+
+# --- The parts ------------------------------------------------------------------------------------
+def routed_pod(node: str, pod: str, network: int) -> None:
+    """Number 2 of a network, behind the node, which is number 1."""
+    link = f"pod{network}"
+    veth(pod, "eth0", node, link)
+    addresses(node, link, network, 1)
+    addresses(pod, "eth0", network, 2)
+    for via in host(network, 1):
+        run("ip", "-n", pod, "route", "add", "default", "via", via)
+
+
+def bridged_pod(node: str, pod: str, link: str, network: int, number: int) -> None:
+    veth(pod, "eth0", node, link)
+    run("ip", "-n", node, "link", "set", link, "master", "br0")
+    addresses(pod, "eth0", network, number)
+
+
+def switch(undo: ExitStack, name: str, nodes: Sequence[str]) -> str:
+    """A namespace with a bridge that joins the nodes' eth0: number 254 of network 9."""
+    (made,) = namespaces(undo, name, "outside")
+    make_bridge(made)
+    addresses(made, "br0", 9, SWITCH)
     for number, node in enumerate(nodes):
-        veth(node, "eth0", name, f"port{number}")
-        run("ip", "-n", name, "link", "set", f"port{number}", "master", "br0")
+        veth(node, "eth0", made, f"port{number}")
+        run("ip", "-n", made, "link", "set", f"port{number}", "master", "br0")
+        addresses(node, "eth0", 9, number + 1)
+    return made
+
+
+def make_bridge(where: str) -> None:
+    run("ip", "-n", where, "link", "add", "br0", "type", "bridge")
+    run("ip", "-n", where, "link", "set", "br0", "up")
+
+
+def namespaces(undo: ExitStack, prefix: str, *names: str) -> list[str]:
+    return [namespace(undo, f"{prefix}-{name}") for name in names]
 
 
 def namespace(undo: ExitStack, name: str) -> str:
@@ -90,9 +168,24 @@ def veth(one: str, link: str, other: str, peer: str) -> None:
     run("ip", "-n", other, "link", "set", peer, "up")
 
 
-def address(where: str, link: str, value: str) -> None:
-    run("ip", "-n", where, "addr", "add", value, "dev", link)
+def host(network: int, number: int) -> tuple[str, str]:
+    return f"10.200.{network}.{number}", f"fd00:200:{network}::{number:x}"
+
+
+def subnet(network: int) -> tuple[str, str]:
+    return f"10.200.{network}.0/24", f"fd00:200:{network}::/64"
+
+
+def addresses(where: str, link: str, network: int, number: int) -> None:
+    four, six = host(network, number)
+    run("ip", "-n", where, "addr", "add", f"{four}/24", "dev", link)
+    run("ip", "-n", where, "addr", "add", f"{six}/64", "dev", link, "nodad")
 
 
 def forward(node: str) -> None:
-    run("nsenter", f"--net=/run/netns/{node}", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    for name in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
+        run(*inside(node), "sysctl", "-qw", f"net.{name}=1")
+
+
+def nft(node: str, rules: str) -> None:
+    run(*inside(node), "nft", rules)
