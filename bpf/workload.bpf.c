@@ -282,8 +282,9 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 	const struct workload *src = flow ? 0 : workloads.lookup(&p->tuple.src);
 	enum reason reason;
 
-	/* Flows between pods come by the stack only where a link was too small for a packet. */
-	if (!own_node && (!flow || flow->path != PATH_STACK) && is_forged(skb, p, s))
+	/* Pieces that no link brought (is_own_node) were proven where the flow that they go by was. */
+	if (!own_node && (skb->ingress_ifindex || !flow || flow->path != PATH_STACK) &&
+	    is_forged(skb, p, s))
 		return REASON_SOURCE_SPOOFED;
 	/* What a server of the node's says unasked was asked for by the pod, and that is forgotten. */
 	if (own_node && !flow && (p->tcp_flags & TCP_ACK))

@@ -199,7 +199,8 @@ static enum reason put_source(struct __sk_buff *skb, struct packet *p, const str
 
 /*
  * An error about a packet that came back to a pod: whom it is for knows the node's address. A pod's
- * own about what no flow of its knows would leave under the pod's address.
+ * own about what no flow of its knows would leave under the pod's address, and about what came for
+ * another pod it has nothing to say.
  */
 static enum reason masquerade_error(struct __sk_buff *skb, struct packet *p,
 				    const struct settings *s, const struct workload *pod)
@@ -208,6 +209,8 @@ static enum reason masquerade_error(struct __sk_buff *skb, struct packet *p,
 
 	p->wire = p->tuple;
 	reverse_tuple(&p->embedded, &p->tuple);
+	if (pod && !same_address(&p->wire.src, &p->tuple.src))
+		return REASON_PROTOCOL_UNKNOWN;
 	leaving = snat.lookup(&p->tuple);
 	if (leaving)
 		return put_source(skb, p, leaving);

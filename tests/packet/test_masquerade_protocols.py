@@ -151,6 +151,18 @@ def test_a_pods_error_about_nothing_goes_nowhere(outbound: Scene) -> None:
     assert (outcome.reason, outcome.packet) == (Reason.NOT_OURS, error.frame)
 
 
+def test_a_pods_error_about_anothers_flow_goes_nowhere(outbound: Scene) -> None:
+    """Neither about what the other sent, nor about what called it."""
+    left = outbound.udp(outbound.at.b, outbound.at.outside)
+    assert leave(outbound, left).reason is Reason.MASQUERADED
+    came = outbound.udp(outbound.at.outside, outbound.at.b, dport=81)
+    outbound.node.run("to_pod", came.frame, received_on=OTHER_LINK)
+    for about in (answer(left), came):
+        error = unreachable(outbound.at.a, outbound.at.outside, about.network)
+        outcome = leave(outbound, error)
+        assert (outcome.action, outcome.reason) == (Action.DROP, Reason.PROTOCOL_UNKNOWN)
+
+
 @pytest.mark.parametrize("kind", ["tcp", "udp", "ping"])
 def test_a_pods_address_that_came_by_another_link_is_forged(outbound: Scene, kind: str) -> None:
     sent = getattr(outbound, kind)(outbound.at.a, outbound.at.outside)

@@ -29,7 +29,14 @@ from tests.packet.scene import (
     Scene,
     answer,
 )
-from weft.bpf.layout import Direction, FlowFlag, FlowPath, Reason, SettingFlag
+from weft.bpf.layout import (
+    Direction,
+    FlowFlag,
+    FlowPath,
+    Reason,
+    SettingFlag,
+    WorkloadFlag,
+)
 
 FORWARDED = 5  # some link by which the node got the packet
 
@@ -297,3 +304,13 @@ def test_a_flow_that_the_senders_link_judged_is_not_judged_again(scene: Scene) -
     assert arrive(scene, sent, received_on=LINK).reason is Reason.STACK
     scene.pod(scene.at.a, ingress=(INGRESS, 2), flags=1)
     assert_dropped(arrive(scene, replace(sent, flags=ACK), received_on=LINK), Reason.POLICY_INGRESS)
+
+
+def test_nobody_speaks_on_a_flow_that_takes_the_stack_from_another_link(scene: Scene) -> None:
+    scene.local_range()
+    scene.pod(scene.at.a)
+    scene.pod(scene.at.b, mac=MAC_B, ifindex=LINK, flags=WorkloadFlag.NO_REDIRECT)
+    sent = scene.udp(scene.at.a, scene.at.b)
+    assert scene.send(sent).reason is Reason.STACK
+    assert_dropped(arrive(scene, answer(sent), received_on=UPLINK + 9), Reason.SOURCE_SPOOFED)
+    assert arrive(scene, answer(sent), received_on=LINK).reason is Reason.STACK
