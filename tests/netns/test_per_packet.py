@@ -1,23 +1,25 @@
 """Clients that no socket hook sees: Services, refusals, fragments and bulk, packet by packet.
 
 They run outside the lab's cgroup, as a process of an opted-out pod would, so that TCP too is
-translated on the pod's link; from real sockets, with the kernel's partial checksums and GSO.
+translated on the pod's link; from real sockets, with the kernel's partial checksums and GSO, and
+once more with every packet summed and cut before it is sent.
 """
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from deploy.netlab import Lab, Pod, manifests
-from deploy.netlab.shell import attempt, stop, wait_for
+from deploy.netlab import Lab, LabNode, Pod, manifests
+from deploy.netlab.shell import attempt, run, stop, wait_for
 from tests.netns.bulk import REFUSED
 
 BULK = Path(__file__).with_name("bulk.py")
+OFFLOAD = Path(__file__).with_name("offload.py")
 PORT, VIP_PORT, CLOSED_PORT, NOBODYS_PORT = 8080, 80, 81, 82
 STREAM_BYTES, DATAGRAM_BYTES = 8_000_000, 30_000
 # Service -> its VIPs; the names of endpoints that have one.
@@ -44,8 +46,13 @@ class Stage:
         return self.lab.outside[version == 6]
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["offloaded", "by-software"])
+def offloaded(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def stage(lab: Lab) -> Iterator[Stage]:
+def stage(lab: Lab, offloaded: bool) -> Iterator[Stage]:
     east, west = lab.nodes
     pods = {
         "client": east.add_pod("client"),
@@ -53,12 +60,26 @@ def stage(lab: Lab) -> Iterator[Stage]:
         "there": west.add_pod("there"),
     }
     with ExitStack() as stack:
+        for name in pods:
+            stack.callback((west if name == "there" else east).delete_pod, name)
+        if not offloaded:
+            sum_by_software(lab, pods.values())
         for pod in pods.values():
             serve(lab, stack, pod.name, pod.command())
         serve(lab, stack, "outside", ["nsenter", f"--net=/run/netns/{lab.switch}"])
         stage = Stage(lab, pods)
         publish(stage)
         yield stage
+
+
+def sum_by_software(lab: Lab, pods: Iterable[Pod]) -> None:
+    everyone: list[Pod | LabNode] = [*pods, *lab.nodes]
+    for who in everyone:
+        who.run(sys.executable, OFFLOAD, "eth0")
+    # The far ends of the nodes' wires are the switch's.
+    for number, _ in enumerate(lab.nodes, 1):
+        enter = ("nsenter", f"--net=/run/netns/{lab.switch}")
+        run(*enter, sys.executable, OFFLOAD, f"port{number}")
 
 
 def serve(lab: Lab, stack: ExitStack, name: str, enter: list[str]) -> None:
