@@ -58,17 +58,17 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 }
 
 /*
- * For a pod of this node. Another node's pods come this way if it is on this link; what comes from
- * elsewhere in the world is the stack's to hand on.
+ * For a pod of this node. Another node's pods come this way if it is on this link, this node's
+ * never; what comes from elsewhere in the world is the stack's to hand on.
  */
 static enum reason arrive(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			  const struct workload *dst)
 {
 	struct prefix *from = prefix_of(&p->tuple.src);
 
-	if (!from || !(from->flags & PREFIX_REMOTE))
+	if (!from || !(from->flags & (PREFIX_REMOTE | PREFIX_LOCAL)))
 		return REASON_NOT_OURS;
-	if (!is_way_of(from, skb->ifindex, s))
+	if ((from->flags & PREFIX_LOCAL) || !is_way_of(from, skb->ifindex, s))
 		return REASON_SOURCE_SPOOFED;
 	/* A switch's copy for another host; or a router brought it, as the operator wants. */
 	if (skb->pkt_type != PACKET_HOST || !(from->flags & PREFIX_DIRECT))

@@ -195,8 +195,8 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 		return judge_arp(skb, p);
 	if (!s)
 		return REASON_HELPER_FAILED;
-	if (p->kind == KIND_NEIGHBOUR && is_on_link(s, &p->tuple.dst))
-		return judge_neighbour(skb, p);
+	if (p->kind == KIND_NEIGHBOUR)
+		return judge_neighbour(skb, p, s);
 	if (p->kind == KIND_ROUTER)
 		return REASON_ROUTER_ADVERT_SPOOFED;
 	reason = recall(skb, p);

@@ -290,7 +290,7 @@ enum reason {
 	REASON_HELPER_FAILED = 29,
 	REASON_PROTOCOL_UNKNOWN = 30, /* nothing could judge it (not IP, tagged) or bring an answer back */
 	REASON_NO_SERVICE = 31,	      /* a Service range's address that no Service has */
-	REASON_NEIGHBOUR_SPOOFED = 32, /* ARP or ND that claims another's address or MAC */
+	REASON_NEIGHBOUR_SPOOFED = 32, /* ARP or ND: another's address or MAC, or no neighbour */
 	REASON_TUNNEL_FORGED = 33,     /* a pod's packet to where nodes end their tunnels or ask */
 	REASON_SOURCE_ROUTED = 34, /* names routers on its way: where it ends nothing could judge */
 	REASON_COUNT = 64,

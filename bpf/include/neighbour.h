@@ -66,11 +66,15 @@ static enum reason judge_advert(struct __sk_buff *skb, struct packet *p)
 	return REASON_STACK;
 }
 
-static enum reason judge_neighbour(struct __sk_buff *skb, struct packet *p)
+static enum reason judge_neighbour(struct __sk_buff *skb, struct packet *p,
+				   const struct settings *s)
 {
 	const struct address *src = &p->tuple.src;
 	const struct workload *pod = pod_of_link(skb, 6);
 
+	/* RFC 4861 3.1: a hop limit of 255 proves a neighbour; no way between pods counts it down. */
+	if (!is_on_link(s, &p->tuple.dst))
+		return REASON_NEIGHBOUR_SPOOFED;
 	if (!pod || !is_from_mac(p, pod->mac))
 		return REASON_NEIGHBOUR_SPOOFED;
 	/* Before it has an address a pod speaks from ::, and of its groups from fe80::. */

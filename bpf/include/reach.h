@@ -16,9 +16,13 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 			     const struct workload *dst, enum flow_path came)
 {
 	enum flow_path path = dst->flags & WORKLOAD_NO_REDIRECT ? PATH_STACK : came;
-	enum reason reason = know_fragment(p);
+	enum reason reason;
 	struct flow *flow;
 
+	/* Of neighbours: its hop limit would prove it to be one's. */
+	if (p->kind == KIND_NEIGHBOUR || p->kind == KIND_ROUTER)
+		return REASON_NEIGHBOUR_SPOOFED;
+	reason = know_fragment(p);
 	if (reason)
 		return reason;
 	flow = find_any(p, s, dst, false);

@@ -12,6 +12,7 @@ from tests.packet.scene import (
     INGRESS,
     LINK,
     MAC_A,
+    MAC_B,
     OTHER_LINK,
     UPLINK,
     Scene,
@@ -225,3 +226,24 @@ def test_what_leaves_straight_is_not_masqueraded(pods: Scene) -> None:
     pods.uplink()
     outcome = pods.node.run("to_uplink", pods.tcp(pods.at.a, pods.at.c).frame, received_on=LINK)
     assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.NOT_OURS)
+
+
+def test_no_pod_of_this_node_comes_by_an_uplink(pods: Scene) -> None:
+    """Not even in pieces, which the stack hands to the pod without a link."""
+    pods.pod(pods.at.b, mac=MAC_B, flags=WorkloadFlag.NO_REDIRECT)
+    for kind in ("tcp", "udp", "ping"):
+        sent = getattr(pods, kind)(pods.at.b, pods.at.a)
+        pods.send(sent)
+        for came in (sent, replace(sent, more=True, ident=7)):
+            outcome = arrive(pods, came)
+            assert (outcome.action, outcome.reason) == (Action.DROP, Reason.SOURCE_SPOOFED)
+
+
+@pytest.mark.parametrize("kind", [133, 134, 135, 136, 137, 143])
+def test_what_neighbours_say_comes_by_no_way_between_nodes(pods: Scene, kind: int) -> None:
+    """Its hop limit would pass: nothing on this way counts it down."""
+    if pods.version == 4:
+        pytest.skip("ARP is no IP")
+    said = replace(pods.ping(pods.at.c, pods.at.a), sport=kind, data=bytes(20), hops=255)
+    outcome = arrive(pods, said)
+    assert (outcome.action, outcome.reason) == (Action.DROP, Reason.NEIGHBOUR_SPOOFED)
