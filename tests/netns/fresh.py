@@ -4,6 +4,7 @@ import json
 import os
 import select
 import socket
+import struct
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from tests.netns.hook_scene import inside
 
 PORT = 8080
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+# include/uapi/linux/tcp.h, struct tcp_info: tcpi_state, tcpi_total_retrans.
+_TCP_INFO, _ESTABLISHED = struct.Struct("=B99xI"), 1
 _NONBLOCKING = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 FIRST_SYN_S = 0.5
 """A client sends its second SYN after 1 s (RFC 6298)."""
@@ -33,6 +36,13 @@ ONLY_OK = {
         "ingress": [{"from": [{"podSelector": {"matchLabels": OK}}]}],
     },
 }
+
+
+def _stands_after_one_syn(one: socket.socket) -> bool:
+    """The kernel's word, whatever the time: this process may have had to wait for its turn."""
+    info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    state, retransmitted = _TCP_INFO.unpack(info)
+    return bool(state == _ESTABLISHED and not retransmitted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +73,12 @@ class Stage:
             for one, family in dialled.items():
                 one.bind((str(pod.address(family)), source_port))
                 one.connect_ex((str(self.server.address(family)), PORT))
-            end_s, found = time.monotonic() + FIRST_SYN_S, set[int]()
-            while len(found) < len(dialled) and (left_s := end_s - time.monotonic()) > 0:
+            end_s, found, left_s = time.monotonic() + FIRST_SYN_S, set[int](), FIRST_SYN_S
+            while len(found) < len(dialled) and left_s > 0:
+                left_s = end_s - time.monotonic()
                 waiting = [one for one, family in dialled.items() if family not in found]
-                _, ready, _ = select.select([], waiting, [], left_s)
-                found |= {dialled[one] for one in ready if one.getpeername()}
+                _, ready, _ = select.select([], waiting, [], max(0.0, left_s))
+                found |= {dialled[one] for one in ready if _stands_after_one_syn(one)}
             return found
 
 

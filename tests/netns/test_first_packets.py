@@ -52,7 +52,7 @@ def test_first_syns_of_fresh_pods_pass_where_policy_lets_them_and_nowhere_else(
         place.unwire(pod)
         return found
 
-    with ThreadPoolExecutor(6) as many:
+    with ThreadPoolExecutor(8) as many:
         for number in range(ROUNDS):
             # What a place's last pod might do its next one may not, and the other way round.
             labels = [OK if (index + number) % 2 else OTHER for index in range(PODS)]
