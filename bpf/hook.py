@@ -36,7 +36,7 @@ _NO_TCX = (
     "its ingress qdisc is left to others (a bandwidth annotation, or a qdisc on it), and programs "
     "beside that need tcx, Linux 6.6 or later"
 )
-_NOTHING_ELSE = "its own hooks are not attached: it would run no program at all"
+_NOTHING_ELSE = "what should replace it is not attached: the pod would run no program at all"
 _LINK_PIN = re.compile(r"link-([0-9]+)-(ingress|egress)")
 _CGROUP_PIN = re.compile(r"cgroup-([a-z0-9_]+)")
 
@@ -79,8 +79,8 @@ class Hooks:
             self._cgroup = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             undo.pop_all()
         self._cgroup_id, self._cgroup_path = os.fstat(self._cgroup).st_ino, cgroup
-        self._lacking: set[int] = set()
-        """Pods' links whose own hooks were refused: they do not leave the block."""
+        self._refused: set[LinkPlace] = set()
+        """Where a pod's program was to be attached and is not: its other place stays till then."""
 
     def __enter__(self) -> Self:
         return self
@@ -101,24 +101,34 @@ class Hooks:
                 shared[place] = name
             else:
                 errors |= self._attach_one(place, self._programs[name])
-        return errors | dict(self._attach_shared(shared))
+        errors |= dict(self._attach_shared(shared))
+        pods = {place for place, name in wanted.items() if name in POD_PROGRAMS}
+        tried = {place for place in pods if isinstance(place, LinkPlace)}
+        self._refused = (self._refused - tried) | (tried & errors.keys())
+        return errors
 
     def detach(self, places: Collection[Place]) -> Errors:
         """Run nothing of ours there any more. A place whose link is gone is no error."""
-        own = {one.ifindex for one in places if isinstance(one, LinkPlace) and not one.shared}
-        shared = {one.ifindex for one in places if isinstance(one, LinkPlace) and one.shared}
-        self._lacking -= own
-        left: dict[int, object] = dict.fromkeys(shared & self._lacking, _NOTHING_ELSE)
-        left |= clsact.leave_blocks(self._rtnl, shared - self._lacking)
+        links = {place for place in places if isinstance(place, LinkPlace)}
+        self._refused -= links
+        kept = {place for place in links if self._is_last(place)}
+        left: dict[int, object] = {place.ifindex: _NOTHING_ELSE for place in kept}
+        shared = {place.ifindex for place in links if place.shared}
+        left |= clsact.leave_blocks(self._rtnl, shared - left.keys())
         errors: dict[Place, str] = {}
         for place in places:
             if not isinstance(place, LinkPlace):
                 pinned_link.detach(self._pin(place))
+            elif place in kept or (place.shared and place.ifindex in left):
+                errors[place] = f"detach from link {place.ifindex}: {left[place.ifindex]}"
             elif not place.shared:
                 errors |= self._detach_link(place)
-            elif place.ifindex in left:
-                errors[place] = f"detach from link {place.ifindex}: {left[place.ifindex]}"
         return errors
+
+    def _is_last(self, place: LinkPlace) -> bool:
+        """Whether the pod's link was to run its programs from its other place, and does not."""
+        other = (place.ifindex, not place.shared)
+        return any((one.ifindex, one.shared) == other for one in self._refused)
 
     def attached(self) -> Mapping[Place, str]:
         """What runs where, by name; of a program of an earlier load STALE and its name or its id.
@@ -162,12 +172,6 @@ class Hooks:
                 yield name, f"put {name} on all pods' links: {answer}"
 
     def _attach_one(self, place: Place, program: Program) -> Errors:
-        errors = self._try_one(place, program)
-        if isinstance(place, LinkPlace) and program.name in POD_PROGRAMS and errors:
-            self._lacking.add(place.ifindex)
-        return errors
-
-    def _try_one(self, place: Place, program: Program) -> Errors:
         if isinstance(place, LinkPlace) and not self._has_tcx:
             if program.name in POD_PROGRAMS:
                 return {place: f"attach {program.name} to link {place.ifindex}: {_NO_TCX}"}

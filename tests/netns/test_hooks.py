@@ -243,6 +243,34 @@ def test_without_tcx_a_pod_that_should_move_stays_in_the_block(node: Node) -> No
         assert hooks.attached() == {}
 
 
+def test_a_pod_that_cannot_go_back_to_the_block_keeps_its_own_hooks(node: Node) -> None:
+    link = node.add_pod(1)
+    with node.daemon() as (_, hooks):
+        assert no_errors(hooks.attach(own_places(link)))
+        run("tc", "qdisc", "add", "dev", "host1", "ingress")
+        assert set(hooks.attach(pod_places(link))) == set(pod_places(link))
+        assert set(hooks.detach(own_places(link))) == set(own_places(link))
+        assert hooks.attached() == own_places(link)
+        run("tc", "qdisc", "delete", "dev", "host1", "ingress")
+        assert no_errors(hooks.attach(pod_places(link)))
+        assert no_errors(hooks.detach(own_places(link)))
+        assert hooks.attached() == pod_places(link)
+
+
+def test_a_pod_leaves_the_block_once_its_own_hooks_are_attached_after_all(node: Node) -> None:
+    link = node.add_pod(1)
+    with node.daemon() as (_, hooks):
+        assert no_errors(hooks.attach(pod_places(link)))
+        for place in own_places(link):
+            (node.pins / HOOKS / f"link-{link}-{place.direction}").mkdir()  # type: ignore[union-attr]
+        assert set(hooks.attach(own_places(link))) == set(own_places(link))
+        for place in own_places(link):
+            (node.pins / HOOKS / f"link-{link}-{place.direction}").rmdir()  # type: ignore[union-attr]
+        assert no_errors(hooks.attach(own_places(link)))
+        assert no_errors(hooks.detach(pod_places(link)))
+        assert hooks.attached() == own_places(link)
+
+
 @pytest.mark.parametrize("has_tcx", [True, False])
 def test_programs_of_others_on_the_same_link_run_too_and_stay(node: Node, has_tcx: bool) -> None:
     link = node.add_pod(1)
