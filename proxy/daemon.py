@@ -43,6 +43,7 @@ from weft.proxy.model.objects import LISTED_KINDS, Kind
 from weft.proxy.model.world import Settings, World
 from weft.proxy.node import DaemonNode, workload_of
 from weft.proxy.observe.serve import Doors, observing
+from weft.proxy.observe.service_health import Complaint
 from weft.proxy.plan import PLANNERS
 from weft.proxy.planning import Planning
 from weft.proxy.ring import Ring
@@ -112,11 +113,13 @@ class Daemon:
                 if config.ask_port:
                     running.append(tasks.create_task(asker.run(loop.wait_until), name="ask"))
                 view = View(loop, datapath.tables)
-                observed = observing(view, _doors(config), ring, sources.troubles)
+                servers = sources.servers
+                keeper = ApiKeeper(config, loop, servers, upkeep.ready) if servers else None
+                complain = keeper.notices.complain if keeper else _tell_nobody
+                observed = observing(view, _doors(config), ring, sources.troubles, complain)
                 server.observers.append((await serving.enter_async_context(observed)).metrics.cni)
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
-                if sources.servers is not None:
-                    keeper = ApiKeeper(config, loop, sources.servers, upkeep.ready)
+                if keeper is not None:
                     running.append(tasks.create_task(keeper.run(), name="api"))
                 await stop.wait()
                 log.info("stopping; the datapath goes on")
@@ -158,6 +161,10 @@ def _doors(config: Config) -> Doors:
     return Doors(
         config.api_socket, config.healthz_bind_address, config.metrics_bind_address, shown(config)
     )
+
+
+def _tell_nobody(complaint: Complaint) -> None:
+    """A folder of manifests has nobody to tell; the log has it."""
 
 
 def _sysctls(config: Config) -> sysctl.Sysctls:

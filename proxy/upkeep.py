@@ -24,6 +24,7 @@ from weft.proxy.loop import Loop, Turn
 from weft.proxy.model.objects import Kind
 from weft.proxy.model.world import World
 from weft.proxy.node import DaemonNode
+from weft.proxy.notices import Notices
 from weft.proxy.plan.node import HOLD
 from weft.proxy.ready import NodeCondition
 from weft.proxy.watch import checkpoint
@@ -136,7 +137,7 @@ def settle_memory() -> None:
 
 
 class ApiKeeper:
-    """What a node with an API server does beside: the Node's condition, the checkpoint."""
+    """What a node with an API server does beside: the Node's condition, Events, the checkpoint."""
 
     def __init__(
         self, config: Config, loop: Loop, servers: ApiServers, ready: asyncio.Event
@@ -144,6 +145,7 @@ class ApiKeeper:
         self._path = config.state / "api.json"
         self._node = config.node
         self._condition = NodeCondition(servers, config.node, config.remove_taint)
+        self.notices = Notices(servers, config.node)
         self._loop = loop
         self._ready = ready
         self._saved: World | None = None
@@ -151,6 +153,7 @@ class ApiKeeper:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._announce(), name="node-condition")
+            tasks.create_task(self.notices.run(), name="notices")
             tasks.create_task(self._checkpoint(), name="checkpoint")
 
     async def _announce(self) -> None:

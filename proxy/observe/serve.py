@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from weft.proxy.observe.flows import EventSource, Flows
 from weft.proxy.observe.health import Health
 from weft.proxy.observe.metrics import Metrics
 from weft.proxy.observe.server import Servicer, serving
-from weft.proxy.observe.status import Troubles
+from weft.proxy.observe.service_health import Complaint, ServiceHealth
+from weft.proxy.observe.status import NodeReport, Troubles
 from weft.proxy.observe.web import NO_SNIFF, PLAIN, Answer, Handler, SocketAddress, WebServer
 
 
@@ -31,33 +32,40 @@ class Observation:
     """What runs: others report to `metrics`."""
 
     metrics: Metrics
-    health: Health
 
 
 @asynccontextmanager
 async def observing(
-    view: View, doors: Doors, events: EventSource, troubles: Troubles
+    view: View,
+    doors: Doors,
+    events: EventSource,
+    troubles: Troubles,
+    complain: Callable[[Complaint], None],
 ) -> AsyncIterator[Observation]:
     """Answer until the block ends. A taken port is asked for again and stops nothing else.
 
     troubles: what keeps the source of intent from being read now, with the reason.
+    complain: tells those who look at a Service of it.
     """
     health = Health(view)
+    services = ServiceHealth(view, health, complain)
     metrics = Metrics(view, health, troubles)
     flows = Flows(lambda: view.world, events, metrics.flow_events_lost.inc)
+    report = NodeReport(view, troubles, services.refused)
     scrapes = {"/metrics": metrics.scrape, **_words(doors.configuration)}
     probes = {"/healthz": health.healthz, "/livez": health.livez}
     async with (
-        serving(doors.api_socket, Servicer(view, flows, troubles)),
+        serving(doors.api_socket, Servicer(view, flows, report)),
         asyncio.TaskGroup() as group,
     ):
         tasks = [group.create_task(work) for work in (
             WebServer(doors.healthz, probes.get).run(),
             WebServer(doors.metrics, scrapes.get).run(),
+            services.run(),
             metrics.measure_lag(),
         )]  # fmt: skip
         try:
-            yield Observation(metrics, health)
+            yield Observation(metrics)
         finally:
             for task in tasks:
                 task.cancel()

@@ -15,7 +15,7 @@ from weft.proxy.loop import View
 from weft.proxy.observe import nodes, policies, services, tables, workloads
 from weft.proxy.observe.counters import Count, counts
 from weft.proxy.observe.flows import Flows
-from weft.proxy.observe.status import NodeReport, Troubles
+from weft.proxy.observe.status import NodeReport
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,8 @@ class Servicer(WeftServicer):
     gRPC wants streams to be generator functions themselves, so each call passes its items on.
     """
 
-    def __init__(self, view: View, flows: Flows, troubles: Troubles) -> None:
-        self._view, self._flows = view, flows
-        self._report = NodeReport(view, troubles)
+    def __init__(self, view: View, flows: Flows, report: NodeReport) -> None:
+        self._view, self._flows, self._report = view, flows, report
 
     async def GetStatus(
         self,

@@ -39,10 +39,13 @@ Troubles = Callable[[], Mapping[str, str]]
 
 
 class NodeReport:
-    """Makes `weft status`. Remembers only when the daemon started."""
+    """Makes `weft status`. Remembers only when the daemon started.
 
-    def __init__(self, view: View, troubles: Troubles) -> None:
-        self._view, self._troubles = view, troubles
+    refused: the healthCheckNodePorts that cannot be listened at, with the reason.
+    """
+
+    def __init__(self, view: View, troubles: Troubles, refused: Troubles) -> None:
+        self._view, self._troubles, self._refused = view, troubles, refused
         self._started = datetime.now(UTC)
 
     async def status(self) -> pb.NodeStatus:
@@ -75,6 +78,7 @@ class NodeReport:
         yield _check("node", self._node())
         yield pb.Check(name="reach", passed=True, message=_unreached(self._view.world))
         yield _check("repairs", self._repairs())
+        yield _check("health-checks", self._health_checks())
 
     def _sources(self) -> str:
         troubles = [f"{source}: {why}" for source, why in sorted(self._troubles().items())]
@@ -105,6 +109,10 @@ class NodeReport:
     def _repairs(self) -> str:
         items = [f"{what}: {why}" for what, why in sorted(self._view.unmended.items())]
         return _listed(items, "another hand altered what the node needs")
+
+    def _health_checks(self) -> str:
+        items = [f"{service}: {why}" for service, why in self._refused().items()]
+        return _listed(items, "load balancers do not find this node, free the port")
 
     async def _conflicts(self) -> pb.Check:
         places = await self._view.conflicts()

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 3.0
 TOKEN_PERIOD_S = 60.0
-PATCH_TYPE = "application/strategic-merge-patch+json"
+BODY_TYPES = {"PATCH": "application/strategic-merge-patch+json", "POST": "application/json"}
 
 
 class ApiError(Exception):
@@ -83,6 +83,10 @@ class ApiServers:
         """Strategic merge patch. Raises ApiError, ApiUnreachable."""
         self._request("PATCH", path, body, CONNECT_TIMEOUT_S * 3).drain_conn()
 
+    def post(self, path: str, body: bytes) -> None:
+        """Create an object. Raises ApiError, ApiUnreachable."""
+        self._request("POST", path, body, CONNECT_TIMEOUT_S * 3).drain_conn()
+
     def _request(
         self, method: str, path: str, body: bytes | None, read_timeout_s: float
     ) -> BaseHTTPResponse:
@@ -105,7 +109,7 @@ class ApiServers:
         if token := self._credentials.header():
             headers["Authorization"] = token
         if body is not None:
-            headers["Content-Type"] = PATCH_TYPE
+            headers["Content-Type"] = BODY_TYPES[method]
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
         return self._pool.request(
             method,

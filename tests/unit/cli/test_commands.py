@@ -29,6 +29,7 @@ from weft.cli.__main__ import main
 from weft.proxy.model.objects import Kind, Ref
 from weft.proxy.observe.flows import Flows
 from weft.proxy.observe.server import Servicer, serving
+from weft.proxy.observe.status import NodeReport
 
 Before = Callable[[SmallNode], None]
 LISTINGS = ("services", "endpoints", "workloads", "policy", "nodes")
@@ -56,7 +57,9 @@ class Weft:
         async with running() as node:
             before(node)
             flows = Flows(lambda: node.view.world, pipe, lambda _: None)
-            async with serving(self.socket, Servicer(node.view, flows, dict)):
+            async with serving(
+                self.socket, Servicer(node.view, flows, NodeReport(node.view, dict, dict))
+            ):
                 command = asyncio.to_thread(main, ["--socket", str(self.socket), *argv])
                 running_command = asyncio.ensure_future(command)
                 if events:
@@ -206,7 +209,7 @@ def test_only_root_may_use_the_socket(tmp_path: Path) -> None:
         path = tmp_path / "run" / "weft.sock"
         async with running() as node:
             flows = Flows(lambda: node.view.world, Pipe(), lambda _: None)
-            async with serving(path, Servicer(node.view, flows, dict)):
+            async with serving(path, Servicer(node.view, flows, NodeReport(node.view, dict, dict))):
                 assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     asyncio.run(story())
@@ -217,7 +220,9 @@ def test_a_client_that_leaves_is_forgotten(weft: Weft) -> None:
         pipe = Pipe()
         async with running() as node:
             flows = Flows(lambda: node.view.world, pipe, lambda _: None)
-            async with serving(weft.socket, Servicer(node.view, flows, dict)):
+            async with serving(
+                weft.socket, Servicer(node.view, flows, NodeReport(node.view, dict, dict))
+            ):
                 argv = ["--socket", str(weft.socket), "flows", "--for", "0.2"]
                 assert await asyncio.to_thread(main, argv) == 0
                 await asyncio.wait_for(pipe.left.wait(), 10)

@@ -52,7 +52,8 @@ def test_the_rights_in_the_api_are_these_and_no_others() -> None:
         ("networking.k8s.io", "servicecidrs"),
     }  # fmt: skip
     expected = {(*what, verb) for what in read for verb in ("get", "list", "watch")}
-    assert rights == expected | {("", "nodes/status", "patch")}
+    written = {("", "nodes/status", "patch"), ("events.k8s.io", "events", "create")}
+    assert rights == expected | written
 
 
 def test_the_daemon_has_four_capabilities_and_a_read_only_root() -> None:
@@ -96,6 +97,7 @@ def test_probes_ask_loopback_and_liveness_does_not_depend_on_the_api_server() ->
     for probe, path in paths.items():
         asked = container("weftd")[probe]["httpGet"]
         assert asked == {"host": "127.0.0.1", "port": 10256, "path": path}
+    assert container("weftd")["ports"] == [{"name": "healthz", "containerPort": 10256}]
 
 
 def test_no_image_is_fetched_that_is_already_there() -> None:

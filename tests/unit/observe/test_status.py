@@ -16,7 +16,7 @@ from weft.proxy.watch.events import Refused
 
 
 async def failed(node: SmallNode) -> Mapping[str, str]:
-    status = await NodeReport(node.view, dict).status()
+    status = await NodeReport(node.view, dict, dict).status()
     assert status.healthy is all(check.passed for check in status.checks)
     return {check.name: check.message for check in status.checks if not check.passed}
 
@@ -30,7 +30,7 @@ def test_a_node_in_order_passes_every_check() -> None:
     async def story() -> None:
         async with running() as node:
             assert await failed(node) == {}
-            status = await NodeReport(node.view, dict).status()
+            status = await NodeReport(node.view, dict, dict).status()
             uses = {use.name: use.rows for use in status.tables}
             assert (status.node, status.mode, status.stage) == ("n1", "auto", "listed")
             assert (uses["frontends"], uses["slots"]) == (2, 1)
@@ -43,7 +43,7 @@ def test_a_node_that_is_reached_nowhere_is_a_warning() -> None:
         async with running() as node:
             lost = Node(Ref("", "n2"), (), (ip_network("10.244.2.0/24"),))
             await node.moved(Kind.NODE, lost.ref, lost)
-            status = await NodeReport(node.view, dict).status()
+            status = await NodeReport(node.view, dict, dict).status()
             (check,) = [check for check in status.checks if check.name == "reach"]
             assert check.passed
             assert "n2 has no InternalIP" in check.message
@@ -62,7 +62,7 @@ def test_a_source_that_has_not_listed_is_named() -> None:
 def test_a_source_that_cannot_be_read_any_more_is_named_with_the_reason() -> None:
     async def story() -> None:
         async with running() as node:
-            report = NodeReport(node.view, lambda: {"watch of pod": "connection refused"})
+            report = NodeReport(node.view, lambda: {"watch of pod": "connection refused"}, dict)
             status = await report.status()
             (check,) = [check for check in status.checks if not check.passed]
             assert check.name == "sources"
@@ -91,7 +91,7 @@ def test_rows_that_the_kernel_refused_are_shown_with_the_reason() -> None:
             assert messages.keys() == {"rows", "tables"}
             assert "frontends addr=10.96.0.11" in messages["rows"]
             assert "4 of 2 rows" in messages["tables"]
-            status = await NodeReport(node.view, dict).status()
+            status = await NodeReport(node.view, dict, dict).status()
             assert {row.table for row in status.unfinished} == {"frontends"}
 
     asyncio.run(story())

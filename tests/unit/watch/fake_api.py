@@ -23,6 +23,7 @@ class Exchange:
     path: str
     query: dict[str, str]
     authorization: str
+    body: bytes
     handler: BaseHTTPRequestHandler
     stopping: threading.Event
 
@@ -66,9 +67,12 @@ class FakeApi:
                 url = urlsplit(self.path)
                 query = {key: values[0] for key, values in parse_qs(url.query).items()}
                 token = self.headers.get("Authorization", "")
-                exchange = Exchange(url.path, query, token, self, api.stopping)
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                exchange = Exchange(url.path, query, token, body, self, api.stopping)
                 api.seen.append(exchange)
                 api.next_answer()(exchange)
+
+            do_POST = do_GET
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Nothing on standard error."""
