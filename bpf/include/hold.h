@@ -5,8 +5,8 @@
  * to the link it came by: there it is proven and judged as if it came for the first time.
  *
  * Only what no program has altered may wait. Each key waits once, for HOLD_MS, then not again for
- * HOLD_REST_S; a sender has HOLD_PACKETS in a second: what is denied for good costs little, and
- * nobody fills the link for others. See docs/decisions/0021.
+ * HOLD_REST_S; a sender has HOLD_PACKETS in a second, long ones count for more: what is denied for
+ * good costs little, and nobody fills the link for others. See docs/decisions/0021.
  */
 #ifndef WEFT_HOLD_H
 #define WEFT_HOLD_H
@@ -20,6 +20,8 @@
 #define HOLD_MS 250
 #define HOLD_REST_S 5
 #define HOLD_PACKETS 256
+/* In so many bytes each begun: the link's bucket counts 2,000 for any packet, and its length. */
+#define HOLD_PACKET_BYTES 2048
 /* The hold link's queue splits what is longer into segments, or drops it. */
 #define HOLD_BYTES 16384
 /* The mark of a packet on the hold link. A pod cannot set one that leaves its namespace. */
@@ -33,7 +35,7 @@ struct held {
 
 struct hold_budget {
 	u32 since;
-	u32 packets;
+	u32 packets; /* taken */
 };
 
 /* A fragment's key, or two ends with id and protocol 0. The programs' own, not in maps.h. */
@@ -77,15 +79,19 @@ static bool is_unknown_yet(struct packet *p, enum reason reason)
 	return is_unresolved(p->direction == DIRECTION_FROM_POD ? &p->tuple.dst : &p->tuple.src);
 }
 
-/* Whether `owner` may have one more packet waiting. */
-static bool take_budget(const struct packet *p, const struct settings *s, struct address *owner)
+/* Whether `owner` may have one more packet, of so many bytes, waiting. */
+static bool take_budget(const struct packet *p, const struct settings *s, struct address *owner,
+			u32 bytes)
 {
+	u32 packets = 1 + bytes / HOLD_PACKET_BYTES;
 	struct hold_budget *budget = hold_budgets.lookup(owner), fresh = {};
 
-	if (budget && p->now - budget->since <= s->hz)
-		return budget->packets++ < HOLD_PACKETS;
+	if (budget && p->now - budget->since <= s->hz) {
+		budget->packets += packets;
+		return budget->packets <= HOLD_PACKETS;
+	}
 	fresh.since = p->now;
-	fresh.packets = 1;
+	fresh.packets = packets;
 	return !hold_budgets.update(owner, &fresh);
 }
 
@@ -123,7 +129,7 @@ static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason, st
 	age = held ? p->now - held->since : 0;
 	if (held && age <= HOLD_REST_S * s->hz && age > s->hz * HOLD_MS / 1000 + 1)
 		return false;
-	if (!p->was_held && !take_budget(p, s, owner))
+	if (!p->was_held && !take_budget(p, s, owner, skb->len))
 		return false;
 	if ((!held || age > HOLD_REST_S * s->hz) && !begin_hold(skb, p, &key, reason))
 		return false;

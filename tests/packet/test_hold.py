@@ -161,6 +161,15 @@ def test_one_sender_does_not_fill_the_link(held: Scene) -> None:
     assert held.send(held.tcp(held.at.b, held.at.c)).reason is Reason.HELD
 
 
+def test_long_packets_take_more_of_what_a_sender_has(held: Scene) -> None:
+    """What the link gives back in a second is bytes: two who send segments would fill it."""
+    isolate(held)
+    held.settings(hold_from_pod=LINK, hold_to_pod=LINK, hz=HZ * 100)
+    sent = replace(held.udp(held.at.a, held.at.c), data=bytes(3_000)).frame
+    verdicts = [held.node.repeat("from_pod", sent, 1).verdict for _ in range(BUDGET // 2 + 1)]
+    assert verdicts == [Action.REDIRECT] * (BUDGET // 2) + [Action.DROP]
+
+
 def test_a_packet_to_a_vip_waits_untranslated_and_keeps_its_backend(held: Scene) -> None:
     isolate(held)
     others = [held.at.c + 60 + i for i in range(20)]
