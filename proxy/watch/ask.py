@@ -49,8 +49,10 @@ GIVE_UP_S = 0.25
 """As long as the datapath holds a packet (bpf/include/hold.h)."""
 IN_FLIGHT_MAX = 512
 """With GIVE_UP_S also a limit of some 2,000 addresses a second."""
-PER_POD_MAX = 128
-"""Of those at most this many for packets of one local pod: one that scans leaves others theirs."""
+PER_CAUSE_MAX = 128
+"""Of those at most this many for packets of one local pod, or on the word of one node: one that
+scans or makes up leaves others theirs.
+"""
 ANSWERS_PER_S = 5_000
 ANNOUNCED_FOR_S = (0.05, 0.1, 0.15)
 """Word of an address given on is sent as often as this, and waited for so long each time."""
@@ -64,13 +66,16 @@ WaitUntil = Callable[[Callable[[], bool], float], Awaitable[bool]]
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """A question on its way from one of our addresses to `node` at `to`, for a local pod."""
+    """A question on its way from one of our addresses to `node` at `to`.
+
+    cause: the local pod whose packet waits, or the node that had word of the address.
+    """
 
     question: Question
     node: str
     ours: Address
     to: Address
-    for_pod: Address
+    cause: Address
     confirms: bool = False
     """Whether `node` waits for word that its answer was taken."""
     answer: str = ""
@@ -87,7 +92,7 @@ class Asker:
         self._port, self._world, self._post = port, world, post
         self._links: dict[Address, asyncio.DatagramTransport] = {}
         self._asked: dict[Address, _Asked] = {}
-        self._per_pod: Counter[Address] = Counter()
+        self._per_cause: Counter[Address] = Counter()
         self._unheard: list[tuple[dict[tuple[Address, Address], Address], asyncio.Event]] = []
         """Per announcement: who has not heard of which address yet (the node's address, the pod's),
         and what is set when all have.
@@ -124,10 +129,10 @@ class Asker:
         """
         world = self._world()
         for source, destination in pairs:
-            for address, for_pod in ((source, destination), (destination, source)):
+            for address, local in ((source, destination), (destination, source)):
                 node = None if address in self._asked else unresolved(world, address)
                 if node is not None:
-                    self._ask(node, address, for_pod)
+                    self._ask(node, address, local)
 
     async def announce(self, addresses: Iterable[Address]) -> bool:
         """Tell every other node that these addresses of ours were given to other pods. Whether all
@@ -193,15 +198,15 @@ class Asker:
             link.sendto(encode(message), to)
 
     # --- questions ---
-    def _ask(self, node: Node, address: Address, for_pod: Address) -> None:
+    def _ask(self, node: Node, address: Address, cause: Address) -> None:
         ends = self._ends(node)
         if ends is None or len(self._asked) >= IN_FLIGHT_MAX:
             return
-        if self._per_pod[for_pod] >= PER_POD_MAX:
+        if self._per_cause[cause] >= PER_CAUSE_MAX:
             return
         question = Question(secrets.token_bytes(NONCE_BYTES), address)
-        asked = self._asked[address] = _Asked(question, node.ref.name, *ends, for_pod)
-        self._per_pod[for_pod] += 1
+        asked = self._asked[address] = _Asked(question, node.ref.name, *ends, cause)
+        self._per_cause[cause] += 1
         asyncio.get_running_loop().call_later(GIVE_UP_S, self._forget, asked)
         self._say(asked, AGAIN_S)
 
@@ -242,9 +247,9 @@ class Asker:
     def _forget(self, asked: _Asked) -> None:
         if self._asked.get(asked.question.address) is asked:
             del self._asked[asked.question.address]
-            self._per_pod[asked.for_pod] -= 1
-            if not self._per_pod[asked.for_pod]:
-                del self._per_pod[asked.for_pod]
+            self._per_cause[asked.cause] -= 1
+            if not self._per_cause[asked.cause]:
+                del self._per_cause[asked.cause]
 
     # --- what comes ---
     def _heard(self, ours: Address, data: bytes, sender: tuple[str, int]) -> None:
@@ -288,7 +293,7 @@ class Asker:
         if node is None or node.ref.name == own or source not in node.addresses:
             return
         if word.address not in self._asked:
-            self._ask(node, word.address, word.address)
+            self._ask(node, word.address, source)
         if word.address in self._asked:
             self._asked[word.address].confirms = True
 

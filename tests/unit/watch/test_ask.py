@@ -12,7 +12,14 @@ from weft.proxy.model.objects import Address, Kind, Node, Ref, Sighting, Workloa
 from weft.proxy.model.world import Change, Key, Record, Settings, World
 from weft.proxy.watch import ask
 from weft.proxy.watch.ask import Allowance, Asker
-from weft.proxy.watch.askwire import Answer, GivenOn, Question, decode, encode
+from weft.proxy.watch.askwire import (
+    NONCE_BYTES,
+    Answer,
+    GivenOn,
+    Question,
+    decode,
+    encode,
+)
 from weft.proxy.watch.events import Event, Moved
 
 HERE, THERE, STRANGER = (f"127.0.53.{number}" for number in (1, 2, 9))
@@ -200,9 +207,9 @@ def test_one_local_pod_that_scans_leaves_room_for_others() -> None:
             scanned = [ip_address(f"10.244.2.{number}") for number in range(10, 210)]
             here.asker.ask([(LOCAL, address) for address in scanned])
             here.asker.ask([(ip_address("10.244.1.6"), X)])
-            heard = [(await there.hears())[0] for _ in range(ask.PER_POD_MAX + 1)]
+            heard = [(await there.hears())[0] for _ in range(ask.PER_CAUSE_MAX + 1)]
             addresses = [one.address for one in heard if isinstance(one, Question)]
-            assert addresses == [*scanned[: ask.PER_POD_MAX], X]
+            assert addresses == [*scanned[: ask.PER_CAUSE_MAX], X]
 
     asyncio.run(story())
 
@@ -234,6 +241,24 @@ def test_word_that_an_address_was_given_on_makes_its_hearer_ask_the_owner() -> N
             question, _ = await there.hears()
             assert isinstance(question, Question)
             assert question.address == X
+
+    asyncio.run(story())
+
+
+def test_one_nodes_word_of_addresses_given_on_leaves_room_for_questions() -> None:
+    """Anybody who can write a node's address as its source can say so."""
+
+    async def story() -> None:
+        port = free_port()
+        there = Player(THERE, port)
+        async with asking(port, world_of("n1")) as here:
+            for number in range(10, 250):
+                there.says(GivenOn(ip_address(f"10.244.2.{number}")), HERE, port)
+            there.says(Question(bytes(NONCE_BYTES), LOCAL), HERE, port)
+            # The answer to what was said last: all before was heard.
+            while not isinstance((await there.hears())[0], Answer):
+                pass
+            assert here.asker.in_flight <= ask.PER_CAUSE_MAX
 
     asyncio.run(story())
 
