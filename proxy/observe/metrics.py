@@ -1,7 +1,7 @@
-"""/metrics: kube-proxy's names where they apply, and weft_* for the rest.
+"""/metrics: kube-proxy's names (kubeproxy_metrics), and weft_* for what it does not know.
 
-Names, labels and buckets of kubeproxy_*: kubernetes pkg/proxy/metrics/metrics.go (1.36). Counters
-of the datapath are read when scraped; nothing is counted twice. No label names a pod or an address.
+Counters of the datapath are read when scraped; nothing is counted twice. No label names a pod or an
+address.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from prometheus_client.registry import Collector
 
 from weft.bpf.layout import TABLES
 from weft.bpf.wire import TableKind
-from weft.proxy.apply.gate import Stage
 from weft.proxy.loop import Turn, View
-from weft.proxy.model.objects import EndpointSlice, Kind
+from weft.proxy.model.objects import Kind
 from weft.proxy.observe.counters import counts
 from weft.proxy.observe.health import Health
+from weft.proxy.observe.kubeproxy_metrics import SYNC_BUCKETS, KubeProxyMetrics
 from weft.proxy.observe.status import Troubles, weft_version
 from weft.proxy.observe.tables import PLANNED
 from weft.proxy.observe.web import Answer
@@ -35,12 +35,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LAG_PERIOD_S = 1.0
 CENSUS_PERIOD_S = 60.0
 
-_SYNC_BUCKETS = tuple(0.001 * 2**step for step in range(15))
-_PROGRAMMING_BUCKETS = (0.25, 0.5, *range(1, 60), *range(60, 120, 5), *range(120, 301, 30))
 _EVENT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _CNI_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
-_FAMILY = ("ip_family",)
-_SERVICE_KINDS = (Kind.SERVICE, Kind.SLICE)
 
 
 class Metrics:
@@ -49,51 +45,17 @@ class Metrics:
     def __init__(self, view: View, health: Health, troubles: Troubles) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
-        self._view, self._health = view, health
-        self._started_s = time.time()
-        self._stage = view.stage
-        self._make_kubeproxy()
         self._make_weft()
-        self.registry.register(_AtScrape(view, health, troubles))
+        KubeProxyMetrics(self.registry, view, health)
+        self.registry.register(_AtScrape(view, troubles))
         ProcessCollector(registry=self.registry)
         view.watch_turns(self._turned)
-
-    def _make_kubeproxy(self) -> None:
-        registry = self.registry
-        self._sync, self._sync_full, self._sync_partial = (
-            Histogram(name, text, _FAMILY, buckets=_SYNC_BUCKETS, registry=registry)
-            for name, text in (
-                ("kubeproxy_sync_proxy_rules_duration_seconds", "SyncProxyRules latency"),
-                ("kubeproxy_sync_full_proxy_rules_duration_seconds", "Latency of full resyncs"),
-                ("kubeproxy_sync_partial_proxy_rules_duration_seconds", "Latency of partial ones"),
-            )
-        )
-        self._last_synced, self._last_queued = (
-            Gauge(f"kubeproxy_sync_proxy_rules_last_{name}timestamp_seconds", text, _FAMILY,
-                  registry=registry)
-            for name, text in (
-                ("", "When rules were last synced"),
-                ("queued_", "When a sync of rules was last queued"),
-            )
-        )  # fmt: skip
-        self._programming = Histogram(
-            "kubeproxy_network_programming_duration_seconds",
-            "From the change of a Service or pod to its rows in the kernel",
-            _FAMILY, buckets=_PROGRAMMING_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self._changes = {
-            kind: Counter(f"kubeproxy_sync_proxy_rules_{name}_changes", text, registry=registry)
-            for kind, name, text in (
-                (Kind.SLICE, "endpoint", "EndpointSlice changes seen"),
-                (Kind.SERVICE, "service", "Service changes seen"),
-            )
-        }
 
     def _make_weft(self) -> None:
         registry = self.registry
         self._turn = Histogram(
             "weft_turn_duration_seconds", "One turn of the loop",
-            buckets=_SYNC_BUCKETS, registry=registry,
+            buckets=SYNC_BUCKETS, registry=registry,
         )  # fmt: skip
         self._event = Histogram(
             "weft_event_duration_seconds", "From an event's arrival to its rows in the kernel",
@@ -133,56 +95,20 @@ class Metrics:
         self._turn.observe(turn.ended_s - turn.started_s)
         if turn.changes:
             self._event.observe(turn.ended_s - turn.queued_s)
-        became_listed = turn.stage is Stage.LISTED and self._stage is not Stage.LISTED
-        self._stage = turn.stage
-        of_services = [change for change in turn.changes if change.kind in _SERVICE_KINDS]
-        for change in of_services:
-            self._changes[change.kind].inc()
-            self._programmed(change.after)
-        if turn.stage is Stage.LISTED and (of_services or became_listed):
-            self._synced(turn, full=became_listed)
-
-    def _synced(self, turn: Turn, *, full: bool) -> None:
-        took_s = turn.ended_s - turn.started_s
-        now_s, mono_s = time.time(), time.monotonic()
-        for family in self._health.families():
-            self._sync.labels(family).observe(took_s)
-            (self._sync_full if full else self._sync_partial).labels(family).observe(took_s)
-            self._last_synced.labels(family).set(now_s)
-            self._last_queued.labels(family).set(now_s - (mono_s - turn.queued_s))
-
-    def _programmed(self, record: object) -> None:
-        """Deletions and changes from before our start say nothing of us (kube-proxy counts so)."""
-        if isinstance(record, EndpointSlice) and record.endpoints and self._listed():
-            triggered_s = record.triggered_ns / 1e9
-            if triggered_s > self._started_s:
-                family = f"IPv{record.endpoints[0].address.version}"
-                self._programming.labels(family).observe(time.time() - triggered_s)
-
-    def _listed(self) -> bool:
-        return self._view.stage is Stage.LISTED
 
 
 class _AtScrape(Collector):
     """What is read when it is asked for. Runs on a thread of its own; reads only."""
 
-    def __init__(self, view: View, health: Health, troubles: Troubles) -> None:
-        self._view, self._health, self._troubles = view, health, troubles
+    def __init__(self, view: View, troubles: Troubles) -> None:
+        self._view, self._troubles = view, troubles
         self._counted: dict[str, int] = {}
         self._counted_at_s = -CENSUS_PERIOD_S
 
     def collect(self) -> Iterable[Metric]:
         yield from self._datapath()
         yield from self._rows()
-        yield from self._waiting()
-        for name, codes in (
-            ("healthz", self._health.healthz_codes),
-            ("livez", self._health.livez_codes),
-        ):
-            yield _counter(
-                f"kubeproxy_proxy_{name}", f"HTTP status of /{name}", "code",
-                {str(code): number for code, number in codes.items()},
-            )  # fmt: skip
+        yield from self._troubled()
 
     def _datapath(self) -> Iterator[Metric]:
         labels = ("reason", "direction")
@@ -234,14 +160,7 @@ class _AtScrape(Collector):
             }
         return self._counted
 
-    def _waiting(self) -> Iterator[Metric]:
-        queued = self._view.queued()
-        for kind, name in ((Kind.SLICE, "endpoint"), (Kind.SERVICE, "service")):
-            pending = GaugeMetricFamily(
-                f"kubeproxy_sync_proxy_rules_{name}_changes_pending", f"Waiting {name} changes"
-            )
-            pending.add_metric((), queued.get(kind, 0))
-            yield pending
+    def _troubled(self) -> Iterator[Metric]:
         failing = GaugeMetricFamily("weft_sources_failing", "Sources that cannot be read now")
         failing.add_metric((), len(self._troubles()))
         yield failing

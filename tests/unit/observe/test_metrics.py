@@ -1,10 +1,12 @@
 """/metrics: kube-proxy's names as they are, our own in base units, nothing that names a pod."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.observe import small_node
@@ -13,6 +15,7 @@ from weft.bpf.layout import DIRECTION_COUNT, Counter, Direction, Reason, pack_u3
 from weft.proxy.model.objects import Kind, Protocol, Ref, Service, ServicePort
 from weft.proxy.observe.health import Health
 from weft.proxy.observe.metrics import Metrics
+from weft.proxy.watch.events import Moved
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -38,10 +41,18 @@ def measured(node: SmallNode) -> Metrics:
 
 
 async def scraped(metrics: Metrics) -> Samples:
-    answer = await metrics.scrape()
+    return parsed((await metrics.scrape()).body)
+
+
+def read(metrics: Metrics) -> Samples:
+    """What a scrape at this instant says, the loop's turns standing still."""
+    return parsed(generate_latest(metrics.registry))
+
+
+def parsed(text: bytes) -> Samples:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.body.decode())
+        for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
     }
 
@@ -94,6 +105,58 @@ def test_programming_latency_counts_changes_since_the_start_only() -> None:
             assert (name, frozenset({("ip_family", "IPv4")})) not in await scraped(metrics)
             await changed_slice(node, triggered_ns=time.time_ns())
             assert value(await scraped(metrics), name, ip_family="IPv4") == 1
+
+    asyncio.run(story())
+
+
+def test_a_service_scaled_to_nothing_counts_for_the_family_that_it_had() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            record = replace(small_node.endpoint_slice(), endpoints=(), triggered_ns=time.time_ns())
+            await node.moved(Kind.SLICE, record.ref, record)
+            await node.moved(Kind.SLICE, record.ref, None)
+            name = "kubeproxy_network_programming_duration_seconds_count"
+            assert value(await scraped(metrics), name, ip_family="IPv4") == 1
+
+    asyncio.run(story())
+
+
+def test_buckets_are_kube_proxys() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            await changed_slice(node, triggered_ns=time.time_ns())
+            samples = await scraped(metrics)
+            programming = buckets(samples, "kubeproxy_network_programming_duration_seconds")
+            assert programming[:4] == [0.25, 0.5, 1, 2]
+            assert programming[58:65] == [57, 58, 59, 60, 65, 70, 75]
+            assert programming[70:] == [105, 110, 115, 120, 150, 180, 210, 240, 270, 300, math.inf]
+            for part in ("", "partial_"):
+                sync = buckets(samples, f"kubeproxy_sync_{part}proxy_rules_duration_seconds")
+                assert sync == [*(0.001 * 2**n for n in range(15)), math.inf]
+
+    asyncio.run(story())
+
+
+def buckets(samples: Samples, name: str) -> list[float]:
+    bounds = (dict(labels)["le"] for found, labels in samples if found == f"{name}_bucket")
+    return sorted(map(float, bounds))
+
+
+def test_a_sync_that_waits_shows_in_when_it_was_queued() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            await changed_slice(node, triggered_ns=1)
+            last = "kubeproxy_sync_proxy_rules_last_timestamp_seconds"
+            queued = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds"
+            done = read(metrics)
+            assert value(done, queued, ip_family="IPv4") <= value(done, last, ip_family="IPv4")
+            node.loop.post(Moved(Kind.SLICE, small_node.endpoint_slice().ref, None))
+            waits = read(metrics)
+            assert value(waits, queued, ip_family="IPv4") > value(waits, last, ip_family="IPv4")
+            assert value(waits, "kubeproxy_sync_proxy_rules_endpoint_changes_pending") == 1
 
     asyncio.run(story())
 
