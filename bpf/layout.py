@@ -65,6 +65,26 @@ class SandboxFlag(IntFlag):
     NO_SOCKETS = 1
 
 
+class FrontendFlag(IntFlag):
+    """enum frontend_flag"""
+
+    EXTERNAL = 1
+    NODE_PORT = 2
+    LOOPBACK = 4
+    LOCAL_INSIDE = 8
+    LOCAL_OUTSIDE = 16
+    ELSEWHERE = 32
+    RANGES = 64
+    NODE_IN_RANGES = 128
+
+
+class BackendFlag(IntFlag):
+    """enum backend_flag"""
+
+    CHOSEN = 1
+    CHOSEN_LOCAL = 2
+
+
 class FlowFlag(IntFlag):
     """enum flow_flag"""
 
@@ -136,6 +156,8 @@ class Reason(IntEnum):
     NEIGHBOUR_SPOOFED = 32
     TUNNEL_FORGED = 33
     SOURCE_ROUTED = 34
+    NO_LOCAL_BACKEND = 35
+    SOURCE_RANGE = 36
 
 
 REASON_DROPS: Final = 16
@@ -320,26 +342,64 @@ class FrontendKey:
         return cls(unpack_address(row[0]), int.from_bytes(row[1], "big"), row[2])
 
 
-_FRONTEND = struct.Struct("=QII")
+_FRONTEND = struct.Struct("=QQIIII")
 
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
     """struct frontend"""
 
-    SIZE: ClassVar[int] = 16
+    SIZE: ClassVar[int] = 32
 
     service: int
+    local_service: int
     backends: int
+    local_backends: int
+    affinity_s: int
     flags: int
 
     def pack(self) -> Packed:
-        return _FRONTEND.pack(self.service, self.backends, self.flags)
+        return _FRONTEND.pack(
+            self.service,
+            self.local_service,
+            self.backends,
+            self.local_backends,
+            self.affinity_s,
+            self.flags,
+        )
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _FRONTEND.unpack(data)
-        return cls(row[0], row[1], row[2])
+        return cls(row[0], row[1], row[2], row[3], row[4], row[5])
+
+
+_RANGE_KEY = struct.Struct("=III16s")
+
+
+@dataclass(frozen=True, slots=True)
+class RangeKey:
+    """struct range_key"""
+
+    SIZE: ClassVar[int] = 28
+
+    prefix_len: int
+    service_low: int
+    service_high: int
+    addr: Address
+
+    def pack(self) -> Packed:
+        return _RANGE_KEY.pack(
+            self.prefix_len,
+            self.service_low,
+            self.service_high,
+            pack_address(self.addr),
+        )
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Self:
+        row = _RANGE_KEY.unpack(data)
+        return cls(row[0], row[1], row[2], unpack_address(row[3]))
 
 
 _SLOT_KEY = struct.Struct("=QI4x")
@@ -385,24 +445,25 @@ class Slot:
         return cls(row[0], unpack_address(row[1]), int.from_bytes(row[2], "big"))
 
 
-_BACKEND = struct.Struct("=Q")
+_BACKEND = struct.Struct("=QI4x")
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """struct backend"""
 
-    SIZE: ClassVar[int] = 8
+    SIZE: ClassVar[int] = 16
 
     service: int
+    flags: int
 
     def pack(self) -> Packed:
-        return _BACKEND.pack(self.service)
+        return _BACKEND.pack(self.service, self.flags)
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _BACKEND.unpack(data)
-        return cls(row[0])
+        return cls(row[0], row[1])
 
 
 _TUPLE = struct.Struct("=16s16s2s2sB3x")
@@ -909,10 +970,20 @@ LAYOUTS: Final = {
         "pad:__u8@19",
     ),
     "Frontend": (
-        "16",
+        "32",
         "service:__u64@0",
-        "backends:__u32@8",
-        "flags:__u32@12",
+        "local_service:__u64@8",
+        "backends:__u32@16",
+        "local_backends:__u32@20",
+        "affinity_s:__u32@24",
+        "flags:__u32@28",
+    ),
+    "RangeKey": (
+        "28",
+        "prefix_len:__u32@0",
+        "service_low:__u32@4",
+        "service_high:__u32@8",
+        "addr:struct-address@12",
     ),
     "SlotKey": (
         "16",
@@ -929,8 +1000,10 @@ LAYOUTS: Final = {
         "pad1:__u32@28",
     ),
     "Backend": (
-        "8",
+        "16",
         "service:__u64@0",
+        "flags:__u32@8",
+        "pad:__u32@12",
     ),
     "Tuple": (
         "40",
@@ -1105,7 +1178,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "FrontendKey",
         "Frontend",
         20,
-        16,
+        32,
         131072,
         True,
         False,
@@ -1127,8 +1200,19 @@ TABLES: Final[dict[str, TableSpec]] = {
         "u64",
         "Backend",
         8,
-        8,
+        16,
         262144,
+        True,
+        False,
+    ),
+    "source_ranges": TableSpec(
+        "source_ranges",
+        TableKind.LPM_TRIE,
+        "RangeKey",
+        "u32",
+        28,
+        4,
+        65536,
         True,
         False,
     ),

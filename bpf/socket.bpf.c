@@ -15,18 +15,42 @@
 #include "dial.h"
 
 /*
- * What the call returns: 1, go on; 0, refused as by a TCP RST or ICMP port unreachable (5.18 and
- * later). Peers that are no Service's are not counted: every connect() would pay for it.
+ * A silent drop of the node's own. TCP would send its SYN again and again and give up: it does so
+ * at once, since no program sees the node's packets before they leave. UDP gets what it gets of a
+ * packet that netfilter drops, EPERM (net/netfilter/core.c, nf_hook_slow).
  */
-static int answer(enum dialled outcome)
+static void give_up(struct bpf_sock_addr *ctx)
 {
-	if (outcome == DIALLED_SERVICE)
-		count(REASON_STACK, DIRECTION_SOCKET, 0);
-	if (outcome != DIALLED_NOBODY)
+	if (ctx->protocol != IPPROTO_UDP)
+		bpf_set_retval(-ETIMEDOUT);
+}
+
+/*
+ * What the call returns: 1, go on; 0, refused as by a TCP RST or ICMP port unreachable (5.18 and
+ * later), or dropped. Peers that are no Service's are not counted: every connect() would pay for
+ * it.
+ */
+static int answer(struct bpf_sock_addr *ctx, enum dialled outcome)
+{
+	switch (outcome) {
+	case DIALLED_OTHER:
 		return 1;
-	count(REASON_NO_BACKEND, DIRECTION_SOCKET, 0);
-	bpf_set_retval(-ECONNREFUSED);
-	return 0;
+	case DIALLED_SERVICE:
+		count(REASON_STACK, DIRECTION_SOCKET, 0);
+		return 1;
+	case DIALLED_NOBODY:
+		count(REASON_NO_BACKEND, DIRECTION_SOCKET, 0);
+		bpf_set_retval(-ECONNREFUSED);
+		return 0;
+	case DIALLED_NOT_LOCAL:
+		count(REASON_NO_LOCAL_BACKEND, DIRECTION_SOCKET, 0);
+		give_up(ctx);
+		return 0;
+	default:
+		count(REASON_SOURCE_RANGE, DIRECTION_SOCKET, 0);
+		give_up(ctx);
+		return 0;
+	}
 }
 
 int connect4(struct bpf_sock_addr *ctx)
@@ -38,7 +62,7 @@ int connect4(struct bpf_sock_addr *ctx)
 	outcome = dial(ctx, &peer);
 	if (outcome == DIALLED_SERVICE)
 		write_peer4(ctx, &peer);
-	return answer(outcome);
+	return answer(ctx, outcome);
 }
 
 int connect6(struct bpf_sock_addr *ctx)
@@ -50,7 +74,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	outcome = dial(ctx, &peer);
 	if (outcome == DIALLED_SERVICE)
 		write_peer6(ctx, &peer);
-	return answer(outcome);
+	return answer(ctx, outcome);
 }
 
 /* Also for a mapped address on an IPv6 socket. */
@@ -63,7 +87,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	outcome = dial_datagram(ctx, &peer);
 	if (outcome == DIALLED_SERVICE)
 		write_peer4(ctx, &peer);
-	return answer(outcome);
+	return answer(ctx, outcome);
 }
 
 int sendmsg6(struct bpf_sock_addr *ctx)
@@ -75,7 +99,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	outcome = dial_datagram(ctx, &peer);
 	if (outcome == DIALLED_SERVICE)
 		write_peer6(ctx, &peer);
-	return answer(outcome);
+	return answer(ctx, outcome);
 }
 
 int recvmsg4(struct bpf_sock_addr *ctx)

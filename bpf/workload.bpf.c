@@ -169,10 +169,12 @@ static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const stru
 			     const struct workload *src)
 {
 	struct flow *flow = find_any(p, s, src, true);
+	enum reason reason;
 
 	if (!flow || may_be_for_vip(p, flow)) {
-		if (translate(p, s))
-			return refuse(skb, p, src);
+		reason = translate(p, s);
+		if (reason)
+			return reason == REASON_NO_BACKEND ? refuse(skb, p, src) : reason;
 		/* A new choice starts a new flow, whatever was between the same ends before. */
 		if (p->translated)
 			flow = p->backend ? 0 : find_own(p, s, src, !p->hairpin);

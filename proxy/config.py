@@ -26,6 +26,10 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(part) for part in _parts(text))
 
 
+def _node_ports(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return () if text == "primary" else _networks(text)
+
+
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -138,6 +142,15 @@ class Config:
     socket_hook: Annotated[
         SocketHook,
         Setting("all", "sockets that translate VIPs: all, or node: not those of pods", SocketHook),
+    ]
+    node_port_addresses: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        Setting("primary", "where node ports are: primary (InternalIPs) or prefixes", _node_ports),
+    ]
+    external_ips: Annotated[bool, Setting("true", "serve Services at their externalIPs", _switch)]
+    service_cidrs: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        Setting("", "ranges of ClusterIPs beside those of ServiceCIDRs, by comma", _networks),
     ]
     table_sizes: Annotated[
         Mapping[str, int], Setting("", "rows of tables: TABLE=ROWS, by comma", _entries)

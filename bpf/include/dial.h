@@ -14,6 +14,8 @@ enum dialled {
 	DIALLED_OTHER = 0, /* no Service's */
 	DIALLED_SERVICE,   /* peer is the backend now */
 	DIALLED_NOBODY,
+	DIALLED_NOT_LOCAL, /* policy Local: no endpoint on this node */
+	DIALLED_OUTSIDE_RANGE,
 };
 
 /* BCC declares it to return 32 bits. */
@@ -72,16 +74,50 @@ static bool recall_vip(struct bpf_sock_addr *ctx, struct peer *peer)
 	return true;
 }
 
-/* The endpoint for a new flow to `frontend`; NULL with *outcome where there is none. */
-static struct slot *pick(const struct peer *peer, u8 proto, enum dialled *outcome)
+/*
+ * Whether a pod's packets say what becomes of them: who sends them counts, or they are to be
+ * dropped without a word.
+ */
+static bool is_for_packets(const struct frontend *frontend)
+{
+	return (frontend->flags & (FRONTEND_RANGES | FRONTEND_ELSEWHERE | FRONTEND_LOOPBACK)) ||
+	       frontend->affinity_s;
+}
+
+/* DIALLED_SERVICE: there may be a slot. Most of what is dialled is no Service's: asked last. */
+static enum dialled reach_frontend(struct bpf_sock_addr *ctx, const struct settings *s,
+				   const struct frontend *frontend)
+{
+	if (!is_of_node(ctx, s))
+		return is_spared(ctx, s) || is_for_packets(frontend) ? DIALLED_OTHER
+								     : DIALLED_SERVICE;
+	if ((frontend->flags & FRONTEND_RANGES) && !(frontend->flags & FRONTEND_NODE_IN_RANGES))
+		return DIALLED_OUTSIDE_RANGE;
+	return DIALLED_SERVICE;
+}
+
+/* The endpoint for a new flow to `peer`; NULL with *outcome where there is none. */
+static struct slot *pick(struct bpf_sock_addr *ctx, const struct settings *s,
+			 const struct peer *peer, u8 proto, enum dialled *outcome)
 {
 	struct frontend *frontend = frontend_at(&peer->addr, peer->port, proto);
-	struct slot *slot = frontend ? choose_slot(frontend) : 0;
+	struct slot *slot;
 
-	*outcome = DIALLED_SERVICE;
+	if (!frontend && !frontend_at(&peer->addr, 0, 0)) {
+		*outcome = DIALLED_OTHER;
+		return 0;
+	}
+	if (!frontend) {
+		*outcome = is_spared(ctx, s) ? DIALLED_OTHER : DIALLED_NOBODY;
+		return 0;
+	}
+	*outcome = reach_frontend(ctx, s, frontend);
+	if (*outcome != DIALLED_SERVICE)
+		return 0;
+	slot = choose_slot(frontend);
 	if (!slot)
-		*outcome = frontend || frontend_at(&peer->addr, 0, 0) ? DIALLED_NOBODY
-								      : DIALLED_OTHER;
+		*outcome = frontend->flags & FRONTEND_ELSEWHERE ? DIALLED_NOT_LOCAL
+								: DIALLED_NOBODY;
 	return slot;
 }
 
@@ -96,10 +132,7 @@ static enum dialled dial(struct bpf_sock_addr *ctx, struct peer *peer)
 
 	if (!proto)
 		return DIALLED_OTHER;
-	slot = pick(peer, proto, &outcome);
-	/* Asked only now: most of what is dialled is no Service's. UDP is the node's own here. */
-	if (outcome != DIALLED_OTHER && proto == IPPROTO_TCP && is_spared(ctx, s))
-		return DIALLED_OTHER;
+	slot = pick(ctx, s, peer, proto, &outcome);
 	if (!slot)
 		return outcome;
 	peer->addr = slot->addr;
@@ -135,11 +168,12 @@ static struct translation *known_datagram(const struct settings *s, struct tuple
 	return known;
 }
 
-static enum dialled choose_datagram(struct peer *peer, struct tuple *key, u32 now)
+static enum dialled choose_datagram(struct bpf_sock_addr *ctx, const struct settings *s,
+				    struct peer *peer, struct tuple *key, u32 now)
 {
 	struct translation chosen = {.seen = now};
 	enum dialled outcome;
-	struct slot *slot = pick(peer, IPPROTO_UDP, &outcome);
+	struct slot *slot = pick(ctx, s, peer, IPPROTO_UDP, &outcome);
 
 	if (!slot)
 		return outcome;
@@ -170,7 +204,7 @@ static enum dialled dial_datagram(struct bpf_sock_addr *ctx, struct peer *peer)
 		peer->addr = known->addr;
 		peer->port = known->port;
 	} else {
-		outcome = choose_datagram(peer, &key, now);
+		outcome = choose_datagram(ctx, s, peer, &key, now);
 		if (outcome != DIALLED_SERVICE)
 			return outcome;
 	}

@@ -90,10 +90,32 @@ struct frontend_key {
 	__u8 pad;
 };
 
+enum frontend_flag {
+	FRONTEND_EXTERNAL = 1,	     /* a NodePort's, a load balancer's or an externalIP */
+	FRONTEND_NODE_PORT = 2,
+	FRONTEND_LOOPBACK = 4,	     /* for the node's own sockets only */
+	FRONTEND_LOCAL_INSIDE = 8,   /* pods and this node get its local endpoints only */
+	FRONTEND_LOCAL_OUTSIDE = 16, /* so do clients outside, pods and this node get all */
+	FRONTEND_ELSEWHERE = 32,     /* no local endpoint, but one elsewhere: drop, not refuse */
+	FRONTEND_RANGES = 64,	     /* for clients within source_ranges only */
+	FRONTEND_NODE_IN_RANGES = 128, /* this node is one of them */
+};
+
 struct frontend {
 	__u64 service;
-	__u32 backends; /* slots 0..backends-1 are filled; 0: refuse */
-	__u32 flags;
+	__u64 local_service;  /* whose slots are this node's endpoints */
+	__u32 backends;	      /* slots 0..backends-1 of service are filled */
+	__u32 local_backends; /* and these of local_service */
+	__u32 affinity_s;     /* a client keeps its backend for so long; 0: no longer than a flow */
+	__u32 flags;	      /* enum frontend_flag */
+};
+
+/* source_ranges (LPM): who may reach a load balancer's address of a service. */
+struct range_key {
+	__u32 prefix_len; /* bits after this field: 64 service, then of addr, IPv4 from 96 */
+	__u32 service_low;
+	__u32 service_high;
+	struct address addr;
 };
 
 /* slots: the endpoints that new flows of a service are spread over. */
@@ -112,8 +134,15 @@ struct slot {
 };
 
 /* backends: id -> alive. A flow whose backend is absent here chooses again (UDP). */
+enum backend_flag {
+	BACKEND_CHOSEN = 1,	  /* it has a slot of its service: new flows may go to it */
+	BACKEND_CHOSEN_LOCAL = 2, /* it has one of the local service */
+};
+
 struct backend {
 	__u64 service;
+	__u32 flags; /* enum backend_flag */
+	__u32 pad;
 };
 
 /* A flow's addresses as a packet carries them, or sorted (see flows). */
@@ -293,6 +322,8 @@ enum reason {
 	REASON_NEIGHBOUR_SPOOFED = 32, /* ARP or ND: another's address or MAC, or no neighbour */
 	REASON_TUNNEL_FORGED = 33,     /* a pod's packet to where nodes end their tunnels or ask */
 	REASON_SOURCE_ROUTED = 34, /* names routers on its way: where it ends nothing could judge */
+	REASON_NO_LOCAL_BACKEND = 35, /* policy Local: endpoints elsewhere, none on this node */
+	REASON_SOURCE_RANGE = 36, /* its client is not within the load balancer's source ranges */
 	REASON_COUNT = 64,
 };
 

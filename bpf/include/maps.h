@@ -16,6 +16,7 @@ BPF_F_TABLE("hash", u64, struct sandbox, sandboxes, 4096, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct frontend_key, struct frontend, frontends, 131072, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct slot_key, struct slot, slots, 262144, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", u64, struct backend, backends, 262144, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct range_key, u32, source_ranges, 65536, BPF_F_NO_PREALLOC);
 
 BPF_TABLE("lru_hash", struct tuple, struct flow, flows, 65536);
 BPF_TABLE("lru_hash", struct tuple, struct translation, translations, 65536);

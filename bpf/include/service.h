@@ -20,11 +20,22 @@ static struct frontend *frontend_at(const struct address *addr, __be16 port, u8 
 	return frontends.lookup(&key);
 }
 
-/* One of the frontend's endpoints; NULL: it has none. */
+/* Whether a client may use a frontend that is for source_ranges only. */
+static bool is_in_ranges(const struct frontend *frontend, const struct address *client)
+{
+	struct range_key key = {.prefix_len = 64 + 128, .addr = *client};
+
+	key.service_low = (u32)frontend->service;
+	key.service_high = frontend->service >> 32;
+	return source_ranges.lookup(&key) != 0;
+}
+
+/* One of the frontend's endpoints for a client in the cluster; NULL: it has none. */
 static struct slot *choose_slot(const struct frontend *frontend)
 {
-	struct slot_key key = {.service = frontend->service};
-	u32 count = frontend->backends;
+	bool local = frontend->flags & FRONTEND_LOCAL_INSIDE;
+	struct slot_key key = {.service = local ? frontend->local_service : frontend->service};
+	u32 count = local ? frontend->local_backends : frontend->backends;
 	struct slot *slot;
 
 	if (!count)

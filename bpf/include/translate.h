@@ -71,9 +71,16 @@ static bool has_ports(const struct packet *p)
 	return p->tuple.proto == IPPROTO_TCP || p->tuple.proto == IPPROTO_UDP;
 }
 
+/* Why a frontend gives its client no slot. */
+static enum reason without_slot(const struct frontend *frontend)
+{
+	return frontend->flags & FRONTEND_ELSEWHERE ? REASON_NO_LOCAL_BACKEND : REASON_NO_BACKEND;
+}
+
 /*
  * REASON_NONE with p->translated where the packet is for a VIP with a backend, REASON_NO_BACKEND
- * where it must be refused, plain REASON_NONE where no Service is meant.
+ * where it must be refused, another where it is dropped, plain REASON_NONE where no Service is
+ * meant.
  */
 static enum reason translate(struct packet *p, const struct settings *s)
 {
@@ -84,15 +91,19 @@ static enum reason translate(struct packet *p, const struct settings *s)
 		if (translate_as_before(p, s))
 			return REASON_NONE;
 		frontend = frontend_at(&p->tuple.dst, p->tuple.dport, p->tuple.proto);
+		if (frontend && (frontend->flags & FRONTEND_LOOPBACK))
+			return REASON_NONE;
 	}
 	if (!frontend)
 		return frontend_at(&p->tuple.dst, 0, 0) ? REASON_NO_BACKEND : REASON_NONE;
 	/* In the middle of a connection that nobody remembers: no backend would know it. */
 	if (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p))
 		return REASON_NO_BACKEND;
+	if ((frontend->flags & FRONTEND_RANGES) && !is_in_ranges(frontend, &p->tuple.src))
+		return REASON_SOURCE_RANGE;
 	slot = choose_slot(frontend);
 	if (!slot)
-		return REASON_NO_BACKEND;
+		return without_slot(frontend);
 	retarget(p, s, &slot->addr, slot->port);
 	p->backend = slot->backend;
 	return REASON_NONE;

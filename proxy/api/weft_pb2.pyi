@@ -97,20 +97,34 @@ class ServiceList(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Service, _Mapping]]] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("namespace", "name", "type", "cluster_ips", "ports", "status")
+    __slots__ = ("namespace", "name", "type", "cluster_ips", "ports", "status", "internal_traffic_policy", "external_traffic_policy", "affinity_s", "traffic_distribution", "source_ranges", "publishes_not_ready", "health_check_node_port")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_IPS_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    INTERNAL_TRAFFIC_POLICY_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_TRAFFIC_POLICY_FIELD_NUMBER: _ClassVar[int]
+    AFFINITY_S_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_RANGES_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHES_NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_CHECK_NODE_PORT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     type: str
     cluster_ips: _containers.RepeatedScalarFieldContainer[str]
     ports: _containers.RepeatedCompositeFieldContainer[ServicePort]
     status: RowStatus
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., cluster_ips: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
+    internal_traffic_policy: str
+    external_traffic_policy: str
+    affinity_s: int
+    traffic_distribution: str
+    source_ranges: _containers.RepeatedScalarFieldContainer[str]
+    publishes_not_ready: bool
+    health_check_node_port: int
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., cluster_ips: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., internal_traffic_policy: _Optional[str] = ..., external_traffic_policy: _Optional[str] = ..., affinity_s: _Optional[int] = ..., traffic_distribution: _Optional[str] = ..., source_ranges: _Optional[_Iterable[str]] = ..., publishes_not_ready: _Optional[bool] = ..., health_check_node_port: _Optional[int] = ...) -> None: ...
 
 class ServicePort(_message.Message):
     __slots__ = ("name", "protocol", "port", "frontends")
@@ -125,16 +139,22 @@ class ServicePort(_message.Message):
     def __init__(self, name: _Optional[str] = ..., protocol: _Optional[str] = ..., port: _Optional[int] = ..., frontends: _Optional[_Iterable[_Union[Frontend, _Mapping]]] = ...) -> None: ...
 
 class Frontend(_message.Message):
-    __slots__ = ("address", "port", "endpoints", "status")
+    __slots__ = ("address", "port", "endpoints", "status", "origin", "not_served", "local_endpoints")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    NOT_SERVED_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     address: str
     port: int
     endpoints: int
     status: RowStatus
-    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., endpoints: _Optional[int] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
+    origin: str
+    not_served: str
+    local_endpoints: int
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., endpoints: _Optional[int] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., origin: _Optional[str] = ..., not_served: _Optional[str] = ..., local_endpoints: _Optional[int] = ...) -> None: ...
 
 class EndpointList(_message.Message):
     __slots__ = ("items",)
@@ -143,7 +163,7 @@ class EndpointList(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ...) -> None: ...
 
 class Endpoint(_message.Message):
-    __slots__ = ("namespace", "service", "port_name", "protocol", "address", "port", "pod", "node", "ready", "serving", "terminating", "chosen", "status")
+    __slots__ = ("namespace", "service", "port_name", "protocol", "address", "port", "pod", "node", "ready", "serving", "terminating", "chosen", "status", "zone", "unused")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     PORT_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +177,8 @@ class Endpoint(_message.Message):
     TERMINATING_FIELD_NUMBER: _ClassVar[int]
     CHOSEN_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     service: str
     port_name: str
@@ -170,7 +192,9 @@ class Endpoint(_message.Message):
     terminating: bool
     chosen: bool
     status: RowStatus
-    def __init__(self, namespace: _Optional[str] = ..., service: _Optional[str] = ..., port_name: _Optional[str] = ..., protocol: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., pod: _Optional[str] = ..., node: _Optional[str] = ..., ready: _Optional[bool] = ..., serving: _Optional[bool] = ..., terminating: _Optional[bool] = ..., chosen: _Optional[bool] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ...) -> None: ...
+    zone: str
+    unused: str
+    def __init__(self, namespace: _Optional[str] = ..., service: _Optional[str] = ..., port_name: _Optional[str] = ..., protocol: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., pod: _Optional[str] = ..., node: _Optional[str] = ..., ready: _Optional[bool] = ..., serving: _Optional[bool] = ..., terminating: _Optional[bool] = ..., chosen: _Optional[bool] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., zone: _Optional[str] = ..., unused: _Optional[str] = ...) -> None: ...
 
 class WorkloadList(_message.Message):
     __slots__ = ("items",)

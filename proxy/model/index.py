@@ -32,6 +32,8 @@ class Index(StrEnum):
 
     SLICES_BY_SERVICE = "slices by service"
     SERVICES_BY_ADDRESS = "services by address"
+    SERVICES_BY_EXPOSED = "services by exposed address"
+    SERVICES_BY_NODE_PORT = "services by node port"
     PODS_BY_NAMESPACE = "pods by namespace"
     PODS_BY_ADDRESS = "pods by address"
     POLICIES_BY_NAMESPACE = "policies by namespace"
@@ -50,6 +52,14 @@ def service_of(record: EndpointSlice) -> tuple[Ref, ...]:
 
 def _cluster_ips(record: Service) -> Iterable[Hashable]:
     return record.cluster_ips
+
+
+def _exposed(record: Service) -> Iterable[Hashable]:
+    return (*record.load_balancer_ips, *record.external_ips)
+
+
+def _node_ports(record: Service) -> Iterable[Hashable]:
+    return tuple((port.protocol, port.node_port) for port in record.ports if port.node_port)
 
 
 def _namespace(record: Pod | NetworkPolicy | Workload) -> Iterable[Hashable]:
@@ -71,7 +81,11 @@ def _pod_cidrs(record: Node) -> Iterable[Hashable]:
 # Any: a function takes its own kind's record, which a mapping's type cannot say.
 GroupsOf = Callable[[Any], Iterable[Hashable]]
 INDEXES: Mapping[Kind, Mapping[Index, GroupsOf]] = {
-    Kind.SERVICE: {Index.SERVICES_BY_ADDRESS: _cluster_ips},
+    Kind.SERVICE: {
+        Index.SERVICES_BY_ADDRESS: _cluster_ips,
+        Index.SERVICES_BY_EXPOSED: _exposed,
+        Index.SERVICES_BY_NODE_PORT: _node_ports,
+    },
     Kind.SLICE: {Index.SLICES_BY_SERVICE: service_of},
     Kind.POD: {Index.PODS_BY_NAMESPACE: _namespace, Index.PODS_BY_ADDRESS: _addresses},
     Kind.POLICY: {Index.POLICIES_BY_NAMESPACE: _namespace},

@@ -23,9 +23,11 @@ from weft.proxy.model.objects import (
     NetworkPolicy,
     Node,
     Pod,
+    Protocol,
     Record,
     Ref,
     Service,
+    ServiceCIDR,
     Shaping,
     Sighting,
     Workload,
@@ -75,6 +77,11 @@ class Settings:
     snat_port_max: int = 65535
     event_sample: int = 0
     socket_hook: SocketHook = SocketHook.ALL
+    node_port_addresses: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Where node ports are served; (): at the Node's InternalIPs."""
+    external_ips: bool = True
+    service_cidrs: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Beside those that ServiceCIDR objects name."""
 
     @property
     def has_overlay(self) -> bool:
@@ -160,6 +167,9 @@ class World:
     def services(self) -> Iterable[Service]:
         return cast(Iterable[Service], self.table(Kind.SERVICE).values())
 
+    def service_cidrs(self) -> Iterable[ServiceCIDR]:
+        return cast(Iterable[ServiceCIDR], self.table(Kind.SERVICE_CIDR).values())
+
     def slices(self) -> Iterable[EndpointSlice]:
         return cast(Iterable[EndpointSlice], self.table(Kind.SLICE).values())
 
@@ -191,6 +201,21 @@ class World:
     def services_at(self, address: Address) -> tuple[Service, ...]:
         """Services that name `address` as a cluster IP: one, unless somebody erred."""
         return self._grouped(Index.SERVICES_BY_ADDRESS, address, Service)
+
+    def services_exposed_at(self, address: Address) -> tuple[Service, ...]:
+        """Services that name `address` as a load balancer's or as an externalIP."""
+        return self._grouped(Index.SERVICES_BY_EXPOSED, address, Service)
+
+    def services_on_node_port(self, protocol: Protocol, number: int) -> tuple[Service, ...]:
+        return self._grouped(Index.SERVICES_BY_NODE_PORT, (protocol, number), Service)
+
+    def exposed_services(self) -> Iterable[Service]:
+        """Those with a node port, a load balancer's address or an externalIP."""
+        found: dict[Key, Record] = {}
+        for index in (Index.SERVICES_BY_EXPOSED, Index.SERVICES_BY_NODE_PORT):
+            for group in (self.indexes.get(index) or Map()).values():
+                found.update(group)
+        return cast(Iterable[Service], found.values())
 
     def pods_in(self, namespace: str) -> Mapping[Ref, Pod]:
         return cast(Mapping[Ref, Pod], self.group(Index.PODS_BY_NAMESPACE, namespace))

@@ -34,6 +34,8 @@ MEANINGS = {
     Reason.NO_SERVICE: "an address of a Service range that no Service has",
     Reason.NEIGHBOUR_SPOOFED: "ARP or neighbour discovery that claims another's address or MAC",
     Reason.SOURCE_ROUTED: "a packet that names the routers on its way",
+    Reason.NO_LOCAL_BACKEND: "a Service of policy Local without an endpoint on this node",
+    Reason.SOURCE_RANGE: "a client outside of a Service's loadBalancerSourceRanges",
     Reason.TUNNEL_FORGED: "a pod's packet to where nodes end their tunnels or ask each other",
 }
 

@@ -1,24 +1,43 @@
-"""Services and their endpoints, as the kernel serves them."""
+"""Services and their endpoints, as the kernel serves them, and why not otherwise."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import NamedTuple
 
-from weft.bpf.layout import Backend, Frontend, FrontendKey, Slot, SlotKey, pack_u64
+from weft.bpf.layout import Frontend, FrontendKey, Slot, SlotKey, pack_u64
 from weft.proxy.api import weft_pb2 as pb
 from weft.proxy.loop import View
-from weft.proxy.model.objects import (
-    PROTOCOL_NUMBERS,
-    Address,
-    Ref,
-    Service,
-    ServicePort,
-    SliceEndpoint,
-)
+from weft.proxy.model.objects import PROTOCOL_NUMBERS, Ref, Service, ServicePort, SliceEndpoint
 from weft.proxy.model.world import World
 from weft.proxy.observe.reading import DONE, Reading, read
 from weft.proxy.plan import services as planned
 from weft.proxy.plan.rows import Row
+from weft.proxy.plan.services_choice import (
+    Choice,
+    Endpoint,
+    Hints,
+    endpoints,
+    why_unused,
+)
+from weft.proxy.plan.services_frontends import LOOPBACKS, Claim, Place, claims, refusal, taken
 
 _TABLES = ("frontends", "slots", "backends")
+_NOT_SERVED = Choice(None, None, Hints.NONE, anywhere=False)
+
+
+class _Family(NamedTuple):
+    """One family of a service port as it is listed."""
+
+    port: ServicePort
+    every: tuple[Endpoint, ...]
+    choice: Choice
+    chosen: frozenset[int]
+    """Backends that new flows go to in the kernel."""
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        """Those that they are to go to."""
+        sets = self.choice.cluster or (), self.choice.local or ()
+        return frozenset(endpoint.id for one in sets for endpoint in one)
 
 
 async def list_services(view: View, request: pb.ListRequest) -> AsyncIterator[pb.Service]:
@@ -53,93 +72,131 @@ def _wanted(world: World, request: pb.ListRequest) -> list[Service]:
     )
 
 
+# --- Services -----------------------------------------------------------------------------------
 def _service(reading: Reading, service: Service) -> pb.Service:
     rows = list(planned.PLANNER.rows(reading.world, service.ref))
+    asked = list(claims(reading.world, service))
+    external = any(claim.is_external for claim in asked)
     return pb.Service(
         namespace=service.ref.namespace,
         name=service.ref.name,
         type=service.type,
         cluster_ips=[str(address) for address in service.cluster_ips],
-        ports=[_port(reading, service, port, rows) for port in service.ports],
+        ports=[_port(reading, service, port, asked, rows) for port in service.ports],
         status=reading.status(rows),
+        internal_traffic_policy=_policy(local=service.internal_local),
+        external_traffic_policy=_policy(local=service.external_local) if external else "",
+        affinity_s=service.affinity_s,
+        traffic_distribution=service.traffic_distribution,
+        source_ranges=map(str, service.source_ranges),
+        publishes_not_ready=service.publishes_not_ready,
+        health_check_node_port=service.health_check_node_port,
     )
 
 
+def _policy(*, local: bool) -> str:
+    return "Local" if local else "Cluster"
+
+
 def _port(
-    reading: Reading, service: Service, port: ServicePort, rows: Iterable[Row]
+    reading: Reading,
+    service: Service,
+    port: ServicePort,
+    asked: Iterable[Claim],
+    rows: Iterable[Row],
 ) -> pb.ServicePort:
-    frontends = (_frontend(reading, address, port, rows) for address in service.cluster_ips)
+    served = set(taken(reading.world, service))
     return pb.ServicePort(
         name=port.name,
         protocol=port.protocol,
         port=port.port,
-        frontends=[frontend for frontend in frontends if frontend is not None],
+        frontends=[
+            _frontend(reading, service.ref, claim, rows, served=claim in served)
+            for claim in asked
+            if claim.port == port and claim.place.address not in LOOPBACKS
+        ],
     )
 
 
 def _frontend(
-    reading: Reading, address: Address, port: ServicePort, rows: Iterable[Row]
-) -> pb.Frontend | None:
-    """None where neither the plan nor the kernel has such a frontend (SCTP, another's address)."""
-    key = _key(address, port)
+    reading: Reading, ref: Ref, claim: Claim, rows: Iterable[Row], *, served: bool
+) -> pb.Frontend:
+    place, key = claim.place, _key(claim.place)
     planned_rows = [row for row in rows if row.table == "frontends" and row.key == key]
-    actual = reading.row("frontends", key)
-    if actual is None and not planned_rows:
-        return None
+    actual = reading.row("frontends", key) if served else None
+    row = Frontend.unpack(actual) if actual else None
     return pb.Frontend(
-        address=str(address),
-        port=port.port,
-        endpoints=Frontend.unpack(actual).backends if actual else 0,
-        status=reading.status(planned_rows),
+        address=str(place.address),
+        port=place.number,
+        endpoints=row.backends if row else 0,
+        local_endpoints=row.local_backends if row else 0,
+        status=reading.status(planned_rows) if served else DONE,
+        origin=claim.origin.name.lower().replace("_", "-"),
+        not_served="" if served else refusal(reading.world, ref, claim),
     )
 
 
-def _key(address: Address, port: ServicePort) -> bytes:
-    return FrontendKey(address, port.port, PROTOCOL_NUMBERS[port.protocol]).pack()
+def _key(place: Place) -> bytes:
+    return FrontendKey(place.address, place.number, PROTOCOL_NUMBERS[place.protocol]).pack()
 
 
+# --- Endpoints ----------------------------------------------------------------------------------
 def _endpoints(reading: Reading, service: Service) -> Iterator[pb.Endpoint]:
     slices = reading.world.slices_of(service.ref)
     said = {e.address: e for piece in slices for e in piece.endpoints}
-    served = {a.version for a in planned.owned_addresses(reading.world, service)}
-    versions = sorted({address.version for address in said})
+    rows = {row.key: row for row in planned.PLANNER.rows(reading.world, service.ref)}
+    for family in _families(reading, service):
+        for endpoint in sorted(family.every, key=_place):
+            message = _endpoint(
+                reading.world, service, family.port, endpoint, said[endpoint.address]
+            )
+            message.chosen = endpoint.id in family.chosen
+            at = planned.standpoint(reading.world)
+            message.unused = why_unused(endpoint, family.choice, at)
+            message.status.CopyFrom(_status(reading, family, endpoint, rows))
+            yield message
+
+
+def _families(reading: Reading, service: Service) -> Iterator[_Family]:
+    """Those that are served, and of those that are not (headless) what there would be."""
+    world, slices = reading.world, reading.world.slices_of(service.ref)
+    served = {
+        (claims[0].port, version): (planned.serve(world, service, version, claims), claims)
+        for version, claims in planned.families(world, service)
+    }
+    versions = sorted({e.address.version for piece in slices for e in piece.endpoints})
     for port in service.ports:
         for version in versions:
-            identity = planned.service_id(service.ref, port, version)
-            every = planned.endpoints(identity, port, version, slices)
-            chosen = set(_chosen(reading, service, port, version))
-            wanted = {endpoint.id for endpoint in planned.chosen(every)}
-            for endpoint in sorted(every, key=_place):
-                message = _endpoint(reading.world, service, port, endpoint, said[endpoint.address])
-                message.chosen = endpoint.id in chosen
-                # A Service without an address (headless) has no rows to be late with.
-                late = version in served
-                status = _status(reading, identity, endpoint, chosen, wanted) if late else DONE
-                message.status.CopyFrom(status)
-                yield message
+            if found := served.get((port, version)):
+                family, reached = found
+                chosen = frozenset(_chosen(reading, reached))
+                yield _Family(port, family.every, family.choice, chosen)
+            else:
+                identity = planned.service_id(service.ref, port, version)
+                every = endpoints(identity, port, version, slices)
+                yield _Family(port, every, _NOT_SERVED, frozenset())
 
 
-def _chosen(reading: Reading, service: Service, port: ServicePort, version: int) -> Iterator[int]:
-    """The backends that the kernel spreads new flows of one family over."""
-    for address in (a for a in service.cluster_ips if a.version == version):
-        row = reading.row("frontends", _key(address, port))
-        frontend = Frontend.unpack(row) if row else Frontend(0, 0, 0)
-        for index in range(frontend.backends):
-            slot = reading.row("slots", SlotKey(frontend.service, index).pack())
+def _chosen(reading: Reading, reached: Iterable[Claim]) -> Iterator[int]:
+    """The backends that the kernel spreads new flows over, by any of a port's frontends."""
+    counts: dict[int, int] = {}
+    for claim in reached:
+        if (actual := reading.row("frontends", _key(claim.place))) is not None:
+            row = Frontend.unpack(actual)
+            counts |= {row.service: row.backends, row.local_service: row.local_backends}
+    for service, count in counts.items():
+        for index in range(count):
+            slot = reading.row("slots", SlotKey(service, index).pack())
             if slot is not None:
                 yield Slot.unpack(slot).backend
 
 
-def _place(endpoint: planned.Endpoint) -> tuple[int, int]:
+def _place(endpoint: Endpoint) -> tuple[int, int]:
     return int(endpoint.address), endpoint.port
 
 
 def _endpoint(
-    world: World,
-    service: Service,
-    port: ServicePort,
-    endpoint: planned.Endpoint,
-    said: SliceEndpoint,
+    world: World, service: Service, port: ServicePort, endpoint: Endpoint, said: SliceEndpoint
 ) -> pb.Endpoint:
     pod = next(iter(world.pods_at(endpoint.address)), None)
     target = said.target or (pod.ref if pod else None)
@@ -152,6 +209,7 @@ def _endpoint(
         port=endpoint.port,
         pod=str(target) if target else "",
         node=said.node or (pod.node if pod else ""),
+        zone=said.zone,
         ready=endpoint.ready,
         serving=endpoint.serving,
         terminating=endpoint.terminating,
@@ -159,11 +217,13 @@ def _endpoint(
 
 
 def _status(
-    reading: Reading, service: int, endpoint: planned.Endpoint, chosen: set[int], wanted: set[int]
+    reading: Reading, family: _Family, endpoint: Endpoint, rows: dict[object, Row]
 ) -> pb.RowStatus:
-    alive = Row("backends", pack_u64(endpoint.id), Backend(service).pack())
-    status = reading.status([alive] if endpoint.ready or endpoint.serving else [])
-    if status.state == pb.RowStatus.DONE and (endpoint.id in chosen) != (endpoint.id in wanted):
-        said = "still gets" if endpoint.id in chosen else "gets no"
+    """A Service without an address (headless) has no rows to be late with."""
+    alive = rows.get(pack_u64(endpoint.id))
+    status = reading.status([alive] if alive else [])
+    wanted, chosen = endpoint.id in family.wanted, endpoint.id in family.chosen
+    if status.state == pb.RowStatus.DONE and chosen != wanted:
+        said = "still gets" if chosen else "gets no"
         return pb.RowStatus(state=pb.RowStatus.PENDING, reason=f"{said} new flows in the kernel")
     return status

@@ -1,16 +1,27 @@
-"""Owns what a Service is in the datapath: frontends, the slots that new flows are spread over, and
-the backends that live.
+"""Owns what a Service is in the datapath: frontends, the slots that new flows are spread over, the
+backends that live, and who may reach a load balancer's address.
 
 A key is a Service's Ref. The two families of a Service are two services, as in kube-proxy. SCTP is
-not planned: no program can mend its checksum. Which endpoints: kube-proxy's CategorizeEndpoints.
+not planned: no program can mend its checksum. Which endpoints: services_choice; which addresses:
+services_frontends.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import cast
+from typing import NamedTuple, cast
 
-from weft.bpf.layout import Backend, Frontend, FrontendKey, Slot, SlotKey, pack_u64
+from weft.bpf.layout import (
+    Backend,
+    BackendFlag,
+    Frontend,
+    FrontendFlag,
+    FrontendKey,
+    RangeKey,
+    Slot,
+    SlotKey,
+    pack_u32,
+    pack_u64,
+)
 from weft.proxy.model.ids import content_id
 from weft.proxy.model.index import service_of
 from weft.proxy.model.objects import (
@@ -18,30 +29,40 @@ from weft.proxy.model.objects import (
     Address,
     EndpointSlice,
     Kind,
-    Protocol,
+    Network,
+    Node,
     Record,
     Ref,
     Service,
     ServicePort,
-    SliceEndpoint,
 )
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.rows import Planner, Row
+from weft.proxy.plan.services_choice import Choice, Endpoint, Standpoint, categorize, endpoints
+from weft.proxy.plan.services_frontends import (
+    API_SERVER,
+    LOOPBACKS,
+    Claim,
+    Origin,
+    node_port_addresses,
+    owned_addresses,
+    refs,
+    rivals_of,
+    taken,
+)
 
-_PLANNED = (Protocol.TCP, Protocol.UDP)
-_WHOLE_ADDRESS = Frontend(service=0, backends=0, flags=0).pack()
+_WHOLE_ADDRESS = Frontend(0, 0, 0, 0, 0, 0).pack()
+_ALLOWED = pack_u32(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One address and port behind one family of a service port, from all slices together."""
+class Served(NamedTuple):
+    """One family of a service port with all its endpoints, and the choice among them."""
 
     id: int
-    address: Address
-    port: int
-    ready: bool
-    serving: bool
-    terminating: bool
+    local_id: int
+    version: int
+    every: tuple[Endpoint, ...]
+    choice: Choice
 
 
 def service_id(service: Ref, port: ServicePort, version: int) -> int:
@@ -49,65 +70,43 @@ def service_id(service: Ref, port: ServicePort, version: int) -> int:
     return content_id(service.namespace, service.name, port.name, port.protocol, version)
 
 
-def backend_id(service: int, address: Address, port: int) -> int:
-    """The id of an endpoint as a backend of `service`."""
-    return content_id(pack_u64(service) + address.packed + port.to_bytes(2, "big"))
+def standpoint(world: World) -> Standpoint:
+    """Where this node stands."""
+    own = world.own_node()
+    return Standpoint(world.settings.node, own.zone if own is not None else "")
 
 
-def endpoints(
-    service: int, port: ServicePort, version: int, slices: Iterable[EndpointSlice]
-) -> tuple[Endpoint, ...]:
-    """What `slices` say of one family of a service port, sorted by content.
+def serve(world: World, service: Service, version: int, claims: Sequence[Claim]) -> Served:
+    """The choice for one service port in one family, which `claims` reach.
 
-    A slice's port belongs to the service port of its name and protocol, and slices may differ in
-    the number behind a name. An address and port that two slices name is one endpoint.
+    Of policy Local too, pods and this node get the whole cluster's endpoints at external addresses:
+    the short circuit.
     """
-    found: dict[tuple[int, int], SliceEndpoint] = {}
-    for piece in slices:
-        numbers = [
-            p.port for p in piece.ports if p.name == port.name and p.protocol is port.protocol
-        ]
-        for number in numbers:
-            for said in piece.endpoints:
-                if said.address.version == version:
-                    place = int(said.address), number
-                    held = found.get(place)
-                    found[place] = said if held is None else max(held, said, key=_liveliness)
-    built = (_endpoint(service, number, said) for (_, number), said in found.items())
-    return tuple(sorted(built, key=_by_id))
+    port, external = claims[0].port, any(claim.is_external for claim in claims)
+    identity = service_id(service.ref, port, version)
+    every = endpoints(identity, port, version, world.slices_of(service.ref))
+    choice = categorize(
+        every,
+        standpoint(world),
+        uses_cluster=not service.internal_local or external,
+        uses_local=service.internal_local or (service.external_local and external),
+    )
+    return Served(identity, content_id(identity, "local"), version, every, choice)
 
 
-def _liveliness(said: SliceEndpoint) -> tuple[bool, bool, bool]:
-    """An address may be used again at once: the pod that is not terminating is the one there."""
-    return not said.terminating, said.ready, said.serving
+def families(world: World, service: Service) -> Iterator[tuple[int, list[Claim]]]:
+    """The claims that are served, by service port and family."""
+    found: dict[tuple[ServicePort, int], list[Claim]] = {}
+    for claim in taken(world, service):
+        found.setdefault((claim.port, claim.place.address.version), []).append(claim)
+    for (_, version), claims in found.items():
+        yield version, claims
 
 
-def _by_id(endpoint: Endpoint) -> int:
-    return endpoint.id
-
-
-def _endpoint(service: int, number: int, said: SliceEndpoint) -> Endpoint:
-    identity = backend_id(service, said.address, number)
-    return Endpoint(identity, said.address, number, said.ready, said.serving, said.terminating)
-
-
-def chosen(every: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-    """Those that new flows go to: the ready ones; without any, those that serve to their end."""
-    every = tuple(every)
-    ready = tuple(e for e in every if e.ready)
-    return ready or tuple(e for e in every if e.serving and e.terminating)
-
-
-def owned_addresses(world: World, service: Service) -> tuple[Address, ...]:
-    """The cluster IPs that `service` answers at: where several claim one, the first by name."""
-    if not service.proxied:
-        return ()
-    return tuple(a for a in service.cluster_ips if _owner(world, a) == service.ref)
-
-
-def _owner(world: World, address: Address) -> Ref | None:
-    claims = (service.ref for service in world.services_at(address) if service.proxied)
-    return min(claims, default=None)
+def ranges(service: Service, version: int) -> tuple[Network, ...]:
+    """Who may reach a load balancer's address of one family; none: everybody."""
+    found = tuple(n for n in service.source_ranges if n.version == version)
+    return () if any(network.prefixlen == 0 for network in found) else found
 
 
 # --- The planner --------------------------------------------------------------------------------
@@ -115,58 +114,128 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     service = world.service(cast(Ref, key))
     if service is None:
         return
-    addresses = owned_addresses(world, service)
-    slices = world.slices_of(service.ref) if addresses else ()
-    for address in addresses:
+    for address in owned_addresses(world, service):
         yield Row("frontends", FrontendKey(address, 0, 0).pack(), _WHOLE_ADDRESS)
-        for port in _ports(service):
-            yield from _port_rows(service.ref, address, port, slices)
+    for version, claims in families(world, service):
+        served = serve(world, service, version, claims)
+        for claim in claims:
+            yield _frontend(world, service, served, claim)
+        yield from _slots(served.id, served.choice.cluster or ())
+        yield from _slots(served.local_id, served.choice.local or ())
+        yield from _backends(served)
+        if any(claim.origin is Origin.LOAD_BALANCER for claim in claims):
+            for network in ranges(service, version):
+                yield Row("source_ranges", range_key(served.id, network), _ALLOWED)
 
 
-def _ports(service: Service) -> Iterable[ServicePort]:
-    """One service port per number and protocol; the API allows no second one."""
-    found: dict[tuple[int, Protocol], ServicePort] = {}
-    for port in service.ports:
-        if port.protocol in _PLANNED:
-            found.setdefault((port.port, port.protocol), port)
-    return found.values()
+def _frontend(world: World, service: Service, served: Served, claim: Claim) -> Row:
+    place, choice = claim.place, served.choice
+    key = FrontendKey(place.address, place.number, PROTOCOL_NUMBERS[place.protocol])
+    row = Frontend(
+        service=served.id,
+        local_service=served.local_id if choice.local is not None else 0,
+        backends=len(choice.cluster or ()),
+        local_backends=len(choice.local or ()),
+        affinity_s=service.affinity_s,
+        flags=_flags(world, service, served, claim),
+    )
+    return Row("frontends", key.pack(), row.pack())
 
 
-def _port_rows(
-    ref: Ref, address: Address, port: ServicePort, slices: Iterable[EndpointSlice]
-) -> Iterator[Row]:
-    service = service_id(ref, port, address.version)
-    every = endpoints(service, port, address.version, slices)
-    targets = chosen(every)
-    frontend = FrontendKey(address, port.port, PROTOCOL_NUMBERS[port.protocol])
-    yield Row("frontends", frontend.pack(), Frontend(service, len(targets), 0).pack())
+def _flags(world: World, service: Service, served: Served, claim: Claim) -> FrontendFlag:
+    flags, local = FrontendFlag(0), service.internal_local
+    if claim.is_external:
+        flags, local = FrontendFlag.EXTERNAL, service.external_local
+    if local:
+        flags |= FrontendFlag.LOCAL_OUTSIDE if claim.is_external else FrontendFlag.LOCAL_INSIDE
+        if served.choice.anywhere and not served.choice.local:
+            flags |= FrontendFlag.ELSEWHERE
+    if claim.origin is Origin.NODE_PORT:
+        flags |= FrontendFlag.NODE_PORT
+        if claim.place.address in LOOPBACKS:
+            flags |= FrontendFlag.LOOPBACK
+    if claim.origin is Origin.LOAD_BALANCER and (allowed := ranges(service, served.version)):
+        flags |= FrontendFlag.RANGES
+        if any(address in network for address in _own_addresses(world) for network in allowed):
+            flags |= FrontendFlag.NODE_IN_RANGES
+    return flags
+
+
+def _own_addresses(world: World) -> tuple[Address, ...]:
+    own = world.own_node()
+    return own.addresses if own is not None else ()
+
+
+def _slots(service: int, targets: Iterable[Endpoint]) -> Iterator[Row]:
     for index, target in enumerate(targets):
         slot = Slot(target.id, target.address, target.port)
         yield Row("slots", SlotKey(service, index).pack(), slot.pack())
-    alive = Backend(service).pack()
-    for endpoint in every:
+
+
+def _backends(served: Served) -> Iterator[Row]:
+    cluster = {endpoint.id for endpoint in served.choice.cluster or ()}
+    local = {endpoint.id for endpoint in served.choice.local or ()}
+    for endpoint in served.every:
         # Ready without serving: publishNotReadyAddresses of a pod that is not ready.
         if endpoint.serving or endpoint.ready:
-            yield Row("backends", pack_u64(endpoint.id), alive)
+            flags = BackendFlag.CHOSEN if endpoint.id in cluster else BackendFlag(0)
+            flags |= BackendFlag.CHOSEN_LOCAL if endpoint.id in local else 0
+            yield Row("backends", pack_u64(endpoint.id), Backend(served.id, flags).pack())
 
 
+def range_key(service: int, network: Network) -> bytes:
+    """`network` of one service as the key of an LPM table: IPv4 is counted from bit 96."""
+    bits = 64 + network.prefixlen + (96 if network.version == 4 else 0)
+    low, high = service & 0xFFFFFFFF, service >> 32
+    return RangeKey(bits, low, high, network.network_address).pack()
+
+
+# --- What a change concerns ---------------------------------------------------------------------
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
-    if change.kind is Kind.SERVICE:
-        return {change.key, *_rivals(change.before, before), *_rivals(change.after, after)}
-    if change.kind is Kind.SLICE:
-        return {*_services_of(change.before), *_services_of(change.after)}
+    match change.kind:
+        case Kind.SERVICE:
+            rivals = (*rivals_of(change.before, before), *rivals_of(change.after, after))
+            return {cast(Ref, change.key), *rivals}
+        case Kind.SLICE:
+            return {*_of_slice(change.before, after), *_of_slice(change.after, after)}
+        case Kind.NODE:
+            return {*_of_node(change, before, after)}
+        case Kind.LINK if node_port_addresses(before) != node_port_addresses(after):
+            return {*refs(after.exposed_services())}
     return ()
 
 
-def _rivals(record: Record | None, world: World) -> Iterator[Ref]:
-    """The other Services at this one's addresses: who answers there may change with it."""
-    if isinstance(record, Service):
-        for other in chain.from_iterable(map(world.services_at, record.cluster_ips)):
-            yield other.ref
+def _of_slice(record: Record | None, world: World) -> Iterator[Ref]:
+    """Its Service; of the API server's also who would take its addresses."""
+    if isinstance(record, EndpointSlice):
+        yield from service_of(record)
+        if API_SERVER in service_of(record):
+            for endpoint in record.endpoints:
+                yield from refs(world.services_exposed_at(endpoint.address))
 
 
-def _services_of(record: Record | None) -> Iterable[Ref]:
-    return service_of(record) if isinstance(record, EndpointSlice) else ()
+def _of_node(change: Change, before: World, after: World) -> Iterator[Ref]:
+    """All, where this node moved; else who claims an address that is, or was, the node's."""
+    if before.own_node() != after.own_node():
+        if standpoint(before) != standpoint(after):
+            yield from cast(Iterable[Ref], after.table(Kind.SERVICE))
+        elif _own_addresses(before) != _own_addresses(after):
+            yield from refs(after.exposed_services())
+    held, now = _held(change.before), _held(change.after)
+    if held != now:
+        for service in after.exposed_services():
+            exposed = chain(service.external_ips, service.load_balancer_ips)
+            if any(_is_held(address, held) or _is_held(address, now) for address in exposed):
+                yield service.ref
+
+
+def _held(record: Record | None) -> tuple[tuple[Address, ...], tuple[Network, ...]]:
+    return (record.addresses, record.pod_cidrs) if isinstance(record, Node) else ((), ())
+
+
+def _is_held(address: Address, by: tuple[tuple[Address, ...], tuple[Network, ...]]) -> bool:
+    addresses, networks = by
+    return address in addresses or any(address in network for network in networks)
 
 
 def _all_keys(world: World) -> Mapping[Hashable, object]:

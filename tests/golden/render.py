@@ -9,10 +9,12 @@ from weft.bpf.layout import (
     Address,
     Backend,
     Frontend,
+    FrontendFlag,
     FrontendKey,
     Prefix,
     PrefixFlag,
     PrefixKey,
+    RangeKey,
     SettingFlag,
     Settings,
     Slot,
@@ -29,7 +31,7 @@ from weft.proxy.model.world import World
 from weft.proxy.plan.hooks import Hook, HookPoint
 from weft.proxy.plan.links import BridgeLink, OverlayLink
 from weft.proxy.plan.routes import Route
-from weft.proxy.plan.services import backend_id
+from weft.proxy.plan.services_choice import backend_id
 
 Plan = Mapping[tuple[str, Hashable], object]
 Lines = dict[str, object]
@@ -53,21 +55,41 @@ def _rows(plan: Plan, table: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _services(plan: Plan, world: World) -> Lines:
-    """Each frontend with the places that new flows go to; a whole address stands alone."""
+    """Each frontend with its flags and the places that new flows go to; a whole address stands
+    alone. Where clients outside get others, both lists.
+    """
     lines: Lines = {}
     for packed, value in _rows(plan, "frontends"):
         key, row = FrontendKey.unpack(packed), Frontend.unpack(value)
         if key.port == 0:
             lines[str(key.addr)] = "a Service's"
         else:
-            name = f"{place(key.addr, key.port)}/{_PROTOCOLS[key.proto]}"
-            lines[name] = sorted(_targets(plan, row)) or "refused"
+            lines[_frontend(key, row)] = _reached(plan, row)
     return lines
 
 
-def _targets(plan: Plan, row: Frontend) -> Iterator[str]:
-    for index in range(row.backends):
-        slot = Slot.unpack(cast(bytes, plan["slots", SlotKey(row.service, index).pack()]))
+def _frontend(key: FrontendKey, row: Frontend) -> str:
+    """Node ports at the loopback go without saying, and who gets local ones the lists say."""
+    unsaid = FrontendFlag.ELSEWHERE | FrontendFlag.EXTERNAL
+    words = [f.name.lower() for f in FrontendFlag if f & row.flags & ~unsaid and f.name]
+    affinity = [f"affinity {row.affinity_s}"] if row.affinity_s else []
+    return " ".join([f"{place(key.addr, key.port)}/{_PROTOCOLS[key.proto]}", *words, *affinity])
+
+
+def _reached(plan: Plan, row: Frontend) -> object:
+    none = "dropped" if row.flags & FrontendFlag.ELSEWHERE else "refused"
+    cluster = sorted(_targets(plan, row, row.service, row.backends))
+    if not row.flags & (FrontendFlag.LOCAL_INSIDE | FrontendFlag.LOCAL_OUTSIDE):
+        return cluster or none
+    local = sorted(_targets(plan, row, row.local_service, row.local_backends)) or none
+    if row.flags & FrontendFlag.LOCAL_INSIDE:
+        return local
+    return {"inside": cluster or "refused", "outside": local}
+
+
+def _targets(plan: Plan, row: Frontend, service: int, count: int) -> Iterator[str]:
+    for index in range(count):
+        slot = Slot.unpack(cast(bytes, plan["slots", SlotKey(service, index).pack()]))
         assert slot.backend == backend_id(row.service, slot.addr, slot.port)
         yield place(slot.addr, slot.port)
 
@@ -78,8 +100,18 @@ def _spare_slots(plan: Plan, world: World) -> int:
     for _, value in _rows(plan, "frontends"):
         row = Frontend.unpack(value)
         counted[row.service] = row.backends
+        counted[row.local_service] = row.local_backends
     keys = [SlotKey.unpack(key) for key, _ in _rows(plan, "slots")]
     return sum(key.index >= counted.get(key.service, 0) for key in keys)
+
+
+def _source_ranges(plan: Plan, world: World) -> list[str]:
+    found = []
+    for packed, _ in _rows(plan, "source_ranges"):
+        key = RangeKey.unpack(packed)
+        length = key.prefix_len - 64 - (96 if key.addr.version == 4 else 0)
+        found.append(str(ip_network((key.addr, length))))
+    return sorted(found)
 
 
 def _alive(plan: Plan, world: World) -> list[str]:
@@ -171,6 +203,7 @@ def _hooks(plan: Plan, world: World) -> Lines:
 _TABLES: Mapping[str, Callable[[Plan, World], object]] = {
     "services": _services,
     "alive": _alive,
+    "source ranges": _source_ranges,
     "spare slots": _spare_slots,
     "prefixes": _prefixes,
     "settings": _settings,

@@ -31,6 +31,9 @@ def settings(said: Mapping[str, Any]) -> Settings:
         mode=Mode(said.get("mode", "vxlan")),
         overlay=said.get("overlay", True),
         never_masquerade=tuple(map(ip_network, said.get("never_masquerade", ()))),
+        node_port_addresses=tuple(map(ip_network, said.get("node_port_addresses", ()))),
+        external_ips=said.get("external_ips", True),
+        service_cidrs=tuple(map(ip_network, said.get("service_cidrs", ()))),
     )
 
 

@@ -132,7 +132,7 @@ def _key(size: int, number: int, kind: TableKind) -> bytes:
 
 
 def maps_are_opened_again_from_their_pins(guest: Guest) -> None:
-    key, row = pack_u64(5), Backend(6).pack()
+    key, row = pack_u64(5), Backend(6, 0).pack()
     guest.datapath.tables["backends"].update({key: row})
     path = next(PINS.glob("maps/backends-*"))
     descriptor = syscall.open_pin(path)
@@ -243,10 +243,10 @@ def _settings(guest: Guest) -> None:
 
 def _service(guest: Guest, vip: IPv4Address, backends: int) -> None:
     tables = guest.datapath.tables
-    tables["backends"].update({pack_u64(BACKEND): Backend(SERVICE).pack()})
+    tables["backends"].update({pack_u64(BACKEND): Backend(SERVICE, 0).pack()})
     slot = Slot(BACKEND, IPv4Address("127.0.0.1"), 8080)
     tables["slots"].update({SlotKey(SERVICE, 0).pack(): slot.pack()})
-    frontend = Frontend(SERVICE, backends, 0)
+    frontend = Frontend(SERVICE, 0, backends, 0, 0, 0)
     tables["frontends"].update({FrontendKey(vip, 80, TCP).pack(): frontend.pack()})
 
 

@@ -98,10 +98,10 @@ class Sockets(Scene):
 
     def serve_only(self, server: socket.socket, number: int) -> None:
         """From now on the service's one endpoint, under the id `number`."""
-        self.node.put("backends", number, Backend(SERVICE))
+        self.node.put("backends", number, Backend(SERVICE, 0))
         slot = Slot(number, self.loopback, server.getsockname()[1])
         self.node.put("slots", SlotKey(SERVICE, 0), slot)
-        self.node.put("frontends", FrontendKey(self.at.vip, 80, UDP), Frontend(SERVICE, 1, 0))
+        self.node.put("frontends", FrontendKey(self.at.vip, 80, UDP), Frontend(SERVICE, 0, 1, 0, 0, 0))
 
     def netns_cookie(self) -> int:
         raw = self.open(socket.SOCK_DGRAM).getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)

@@ -1,6 +1,7 @@
 """Listings: what the kernel holds, in the names of the API, with a status per row."""
 
 import asyncio
+from dataclasses import replace
 from collections.abc import AsyncIterator
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
@@ -54,7 +55,7 @@ def test_the_count_is_the_kernels_even_where_the_plan_says_otherwise() -> None:
         async with running() as node:
             actual = node.tables["frontends"].lookup(WEB_KEY)
             assert actual is not None
-            wrong = Frontend(Frontend.unpack(actual).service, 7, 0).pack()
+            wrong = replace(Frontend.unpack(actual), backends=7).pack()
             node.tables["frontends"].update({WEB_KEY: wrong})
             (service,) = await gathered(list_services(node.view, EVERYTHING))
             assert service.ports[0].frontends[0].endpoints == 7
