@@ -1,7 +1,7 @@
 """Owns the prefixes table: whose an address range is.
 
-A key is a prefix: a node's podCIDR, a never-masqueraded prefix or a root. Traffic between pods is
-never masqueraded, so podCIDRs carry that flag too.
+A key is a prefix: a node's podCIDR, a never-masqueraded prefix, a Service range or a root. Traffic
+between pods is never masqueraded, so podCIDRs carry that flag too.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import cast
 
 from weft.bpf.layout import UNSPECIFIED, Prefix, PrefixFlag
-from weft.proxy.model.objects import Kind, Network, Node, Record
+from weft.proxy.model.objects import Kind, Network, Node, Record, ServiceCIDR
 from weft.proxy.model.owners import claimant
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.node import covering
@@ -26,12 +26,29 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     node = claimant(world, network)
     if node is not None:
         yield Row("prefixes", prefix_key(network), _pod_prefix(world, node, network).pack())
-    elif network in ROOTS or (
-        network in world.settings.never_masquerade and not _inside_pod_cidr(world, network)
-    ):
-        never = network in world.settings.never_masquerade
-        flags = PrefixFlag.NO_MASQUERADE if never else 0
+    elif network in ROOTS or (network in _named(world) and not _inside_pod_cidr(world, network)):
+        flags = _flags(world, network)
         yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags, 0).pack())
+
+
+def _named(world: World) -> set[Network]:
+    return {*world.settings.never_masquerade, *service_ranges(world)}
+
+
+def service_ranges(world: World) -> set[Network]:
+    """What ClusterIPs are given from, as far as is known."""
+    said = {network for named in world.service_cidrs() for network in named.networks}
+    return said.union(world.settings.service_cidrs)
+
+
+def _flags(world: World, network: Network) -> PrefixFlag:
+    """What holds for the prefixes around it holds for it: the narrowest row is the one found."""
+    flags, around = PrefixFlag(0), set(covering(network))
+    if not around.isdisjoint(world.settings.never_masquerade):
+        flags |= PrefixFlag.NO_MASQUERADE
+    if not around.isdisjoint(service_ranges(world)):
+        flags |= PrefixFlag.SERVICE
+    return flags
 
 
 def _pod_prefix(world: World, node: Node, network: Network) -> Prefix:
@@ -56,10 +73,17 @@ def _inside_pod_cidr(world: World, network: Network) -> bool:
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
     if alters_every_reach(change, before, after):
         return {*_all_keys(before), *_all_keys(after)}
+    if change.kind is Kind.SERVICE_CIDR:
+        moved = set(_ranges(change.before)) ^ set(_ranges(change.after))
+        return moved | {n for n in _named(after) if not moved.isdisjoint(covering(n))}
     if change.kind is not Kind.NODE:
         return ()
     cidrs = {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
-    return cidrs | {n for n in after.settings.never_masquerade if not cidrs.isdisjoint(covering(n))}
+    return cidrs | {n for n in _named(after) if not cidrs.isdisjoint(covering(n))}
+
+
+def _ranges(record: Record | None) -> tuple[Network, ...]:
+    return record.networks if isinstance(record, ServiceCIDR) else ()
 
 
 def _pod_cidrs(record: Record | None) -> tuple[Network, ...]:
@@ -68,7 +92,7 @@ def _pod_cidrs(record: Record | None) -> tuple[Network, ...]:
 
 def _all_keys(world: World) -> Iterable[Hashable]:
     claimed = {cidr for node in world.nodes() for cidr in node.pod_cidrs}
-    return claimed.union(world.settings.never_masquerade, ROOTS)
+    return claimed.union(_named(world), ROOTS)
 
 
 PLANNER = Planner("nodes", _keys, _rows, _all_keys)

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from weft.proxy.model.objects import Address, Network, Protocol, Record, Ref, Service, ServicePort
+from weft.proxy.model.owners import owner
 from weft.proxy.model.world import World
-from weft.proxy.plan.node import covering
 
 API_SERVER = Ref("default", "kubernetes")
 LOOPBACKS: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
@@ -135,19 +135,19 @@ def taken(world: World, service: Service) -> Iterator[Claim]:
 def refusal(world: World, ref: Ref, claim: Claim) -> str:
     """Why a place that the Service `ref` claims is not served for it, to a person; "" if it is."""
     if claim.origin is Origin.CLUSTER_IP:
-        owner = _cluster_owner(world, claim.place.address)
-        return "" if owner == ref else f"the ClusterIP of Service {owner}"
+        first = _cluster_owner(world, claim.place.address)
+        return "" if first == ref else f"the ClusterIP of Service {first}"
     if claim.origin is Origin.NODE_PORT:
-        owner = _node_port_owner(world, claim.place)
-        return "" if owner == ref else f"the node port of Service {owner}"
+        first = _node_port_owner(world, claim.place)
+        return "" if first == ref else f"the node port of Service {first}"
     if why := _unfit(world, claim.place.address, claim.origin):
         return why
     if claim.place.address in node_port_addresses(world) and (
-        owner := _node_port_owner(world, claim.place)
+        first := _node_port_owner(world, claim.place)
     ):
-        return f"the node port of Service {owner}"
-    _, owner = min(_rivals(world, claim.place))
-    return "" if owner == ref else f"served for Service {owner}"
+        return f"the node port of Service {first}"
+    _, first = min(_rivals(world, claim.place))
+    return "" if first == ref else f"served for Service {first}"
 
 
 def _node_port_owner(world: World, place: Place) -> Ref | None:
@@ -198,16 +198,8 @@ def _somebodys(world: World, address: Address) -> str:
         return "an address of the API server"
     for node in world.nodes_at(address):
         return f"an address of node {node.ref.name}"
-    for network in covering(_host(address)):
-        for node in world.nodes_with(network):
-            return f"within the podCIDR of node {node.ref.name}"
-    return ""
-
-
-def _host(address: Address) -> Network:
-    if isinstance(address, IPv4Address):
-        return IPv4Network(address)
-    return IPv6Network(address)
+    holder = owner(world, address)
+    return f"within the podCIDR of node {holder.ref.name}" if holder is not None else ""
 
 
 # --- What moves whose claims --------------------------------------------------------------------

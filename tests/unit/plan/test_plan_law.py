@@ -32,8 +32,8 @@ from weft.proxy.plan.mtu import alters_tunnels, tunnel_versions
 from weft.proxy.plan.rows import Planner
 
 MOVED_BY = {
-    services.PLANNER: (Kind.SERVICE, Kind.SLICE),
-    nodes.PLANNER: (Kind.NODE, Kind.LINK),
+    services.PLANNER: (Kind.SERVICE, Kind.SLICE, Kind.NODE, Kind.LINK),
+    nodes.PLANNER: (Kind.NODE, Kind.LINK, Kind.SERVICE_CIDR),
     settings_row.PLANNER: (Kind.NODE, Kind.LINK),
     uplinks.PLANNER: (Kind.NODE, Kind.LINK),
     links.PLANNER: (Kind.NODE, Kind.LINK),

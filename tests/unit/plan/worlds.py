@@ -18,6 +18,7 @@ from weft.proxy.model.objects import (
     Protocol,
     Ref,
     Service,
+    ServiceCIDR,
     ServicePort,
     Shaping,
     SliceEndpoint,
@@ -40,6 +41,15 @@ NODE_IPS = tuple(
 POD_CIDRS = tuple(map(ip_network, ("10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64")))
 NETWORKS = tuple(map(ip_network, ("192.0.2.0/24", "192.0.2.1/32", "192.0.2.0/31", "2001:db8::/64")))
 LINKS = ("eth0", "eth1", "lo", OVERLAY, BRIDGE, HOLD, HELD)
+EXPOSED = tuple(
+    map(
+        ip_address,
+        ("10.96.0.1", "192.0.2.1", "10.244.1.5", "10.244.2.9", "198.51.100.9", "2001:db8::1"),
+    )
+)
+RANGES = tuple(map(ip_network, ("192.0.2.0/24", "198.51.100.0/25", "0.0.0.0/0", "2001:db8::/32")))
+SERVICE_CIDRS = tuple(map(ip_network, ("10.96.0.0/16", "10.0.0.0/9", "10.244.1.0/24", "fd00::/16")))
+ZONES = ("", "z1", "z2")
 NEVER = tuple(map(ip_network, ("10.0.0.0/8", "10.244.1.0/26", "fd00:1::/64", "::/0")))
 
 refs = st.builds(Ref, st.sampled_from(("default", "other")), st.sampled_from(NAMES))
@@ -56,10 +66,17 @@ settings = st.builds(
     mode=st.sampled_from(Mode),
     overlay=st.booleans(),
     never_masquerade=st.lists(st.sampled_from(NEVER), unique=True).map(tuple),
+    node_port_addresses=st.lists(st.sampled_from(NETWORKS), max_size=1).map(tuple),
+    external_ips=st.booleans(),
+    service_cidrs=st.lists(st.sampled_from(SERVICE_CIDRS), max_size=1).map(tuple),
 )
 
 service_ports = st.builds(
-    ServicePort, st.sampled_from(PORT_NAMES), protocols, st.sampled_from((53, 80))
+    ServicePort,
+    st.sampled_from(PORT_NAMES),
+    protocols,
+    st.sampled_from((53, 80)),
+    st.sampled_from((0, 80, 30080)),
 )
 slice_ports = st.builds(
     SlicePort, st.sampled_from(PORT_NAMES), protocols, st.sampled_from((8080, 8081))
@@ -70,8 +87,11 @@ slice_endpoints = st.builds(
     st.booleans(),
     st.booleans(),
     st.booleans(),
-    st.just(""),
+    st.sampled_from(("", OWN_NODE, "n2")),
     st.none(),
+    st.just(""),
+    st.lists(st.sampled_from(ZONES[1:]), max_size=1).map(tuple),
+    st.lists(st.sampled_from((OWN_NODE, "n2")), max_size=1).map(tuple),
 )
 
 
@@ -79,7 +99,19 @@ slice_endpoints = st.builds(
 def services(draw: st.DrawFn) -> Move:
     ref = draw(refs)
     ports = tuple(draw(st.lists(service_ports, max_size=2)))
-    record = Service(ref, "ClusterIP", draw(some(VIPS)), ports, draw(st.booleans()))
+    record = Service(
+        ref,
+        "LoadBalancer",
+        draw(some(VIPS)),
+        ports,
+        draw(st.sampled_from((True, True, False))),
+        external_ips=draw(some(EXPOSED)),
+        load_balancer_ips=draw(some(EXPOSED)),
+        source_ranges=tuple(draw(st.lists(st.sampled_from(RANGES), max_size=2, unique=True))),
+        internal_local=draw(st.booleans()),
+        external_local=draw(st.booleans()),
+        affinity_s=draw(st.sampled_from((0, 60))),
+    )
     return Kind.SERVICE, ref, draw(st.sampled_from((record, record, None)))
 
 
@@ -88,11 +120,19 @@ def slices(draw: st.DrawFn) -> Move:
     ref = draw(refs)
     record = EndpointSlice(
         ref,
-        draw(st.sampled_from(("", *NAMES))),
+        draw(st.sampled_from(("", *NAMES, "kubernetes"))),
         tuple(draw(st.lists(slice_ports, max_size=2))),
         tuple(draw(st.lists(slice_endpoints, max_size=3))),
     )
     return Kind.SLICE, ref, draw(st.sampled_from((record, record, None)))
+
+
+@st.composite
+def service_cidrs(draw: st.DrawFn) -> Move:
+    ref = Ref("", draw(st.sampled_from(NAMES)))
+    networks = tuple(draw(st.lists(st.sampled_from(SERVICE_CIDRS), max_size=2, unique=True)))
+    record = ServiceCIDR(ref, networks)
+    return Kind.SERVICE_CIDR, ref, draw(st.sampled_from((record, record, None)))
 
 
 @st.composite
@@ -101,7 +141,8 @@ def nodes(draw: st.DrawFn) -> Move:
     cidrs: SearchStrategy[tuple[Network, ...]] = st.lists(
         st.sampled_from(POD_CIDRS), max_size=2, unique=True
     ).map(tuple)
-    record = Node(ref, draw(some(NODE_IPS)), draw(cidrs))
+    labels = {"topology.kubernetes.io/zone": draw(st.sampled_from(ZONES))}
+    record = Node(ref, draw(some(NODE_IPS)), draw(cidrs), labels)
     return Kind.NODE, ref, draw(st.sampled_from((record, record, None)))
 
 
@@ -152,6 +193,7 @@ def shapings(draw: st.DrawFn) -> Move:
 MOVES: Mapping[Kind, SearchStrategy[Move]] = {
     Kind.SERVICE: services(),
     Kind.SLICE: slices(),
+    Kind.SERVICE_CIDR: service_cidrs(),
     Kind.NODE: nodes(),
     Kind.LINK: links(),
     Kind.ATTACHMENT: workloads(),
