@@ -5,6 +5,7 @@ and those of nftables that mean something here: there is no batch that could fai
 to reconcile. A sync is a turn of the loop that took up Services or endpoints.
 """
 
+import collections
 import time
 from collections.abc import Iterable, Iterator
 
@@ -15,8 +16,9 @@ from prometheus_client.registry import Collector
 from weft.proxy.apply.gate import Stage
 from weft.proxy.loop import Turn, View
 from weft.proxy.model.objects import EndpointSlice, Kind, Record
-from weft.proxy.model.world import Change
+from weft.proxy.model.world import Change, World
 from weft.proxy.observe.health import Health
+from weft.proxy.plan.services import families, serve
 
 SYNC_BUCKETS = tuple(0.001 * 2**step for step in range(15))
 _PROGRAMMING_BUCKETS = (0.25, 0.5, *range(1, 60), *range(60, 120, 5), *range(120, 301, 30))
@@ -99,6 +101,7 @@ class KubeProxyMetrics(Collector):
                 f"kubeproxy_sync_proxy_rules_{name}_changes_pending", text, value
             )
         yield self._last_queued()
+        yield self._no_local()
         yield from self._probes()
 
     def _last_queued(self) -> Metric:
@@ -114,6 +117,18 @@ class KubeProxyMetrics(Collector):
             metric.add_metric((family,), queued_s)
         return metric
 
+    def _no_local(self) -> Metric:
+        metric = GaugeMetricFamily(
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+            "Number of services with a Local traffic policy and no endpoints",
+            labels=("traffic_policy", *_FAMILY),
+        )
+        found = collections.Counter(_dropped(self._view.world))
+        for family in self._health.families():
+            for policy in ("internal", "external"):
+                metric.add_metric((policy, family), found[policy, family])
+        return metric
+
     def _probes(self) -> Iterator[Metric]:
         health = self._health
         for name, codes in (("healthz", health.healthz_codes), ("livez", health.livez_codes)):
@@ -123,6 +138,22 @@ class KubeProxyMetrics(Collector):
             for code, number in dict(codes).items():
                 metric.add_metric((str(int(code)),), number)
             yield metric
+
+
+def _dropped(world: World) -> Iterator[tuple[str, str]]:
+    """Policy and family of each service port whose clients are dropped, having endpoints elsewhere
+    only: as kube-proxy counts, by port.
+    """
+    for service in world.services():
+        if service.internal_local or service.external_local:
+            for version, claims in families(world, service):
+                choice = serve(world, service, version, claims).choice
+                if choice.anywhere and choice.local == ():
+                    external = any(claim.is_external for claim in claims)
+                    if service.internal_local:
+                        yield "internal", f"IPv{version}"
+                    if service.external_local and external:
+                        yield "external", f"IPv{version}"
 
 
 def _family(record: Record | None) -> str:

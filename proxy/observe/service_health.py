@@ -17,15 +17,14 @@ from http import HTTPStatus
 
 from weft.proxy.apply.gate import Stage
 from weft.proxy.loop import Turn, View
+from weft.proxy.model.index import Index
 from weft.proxy.model.objects import Kind, Record, Ref, Service
 from weft.proxy.observe import web
 from weft.proxy.observe.health import Health
 from weft.proxy.observe.web import NO_SNIFF, Answer, SocketAddress, WebServer
-from weft.proxy.plan.health_checks import Asked, asked_of, local_ready
+from weft.proxy.plan.health_checks import Asked, asked_at, asked_of, local_ready
 
 log = logging.getLogger(__name__)
-
-_EVERY_ADDRESS = {4: "0.0.0.0", 6: "::"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Complaint:
 
 @dataclass(frozen=True, slots=True)
 class _Listener:
-    port: int
+    addresses: tuple[SocketAddress, ...]
     server: WebServer
 
 
@@ -54,6 +53,7 @@ class ServiceHealth:
         self._ports: dict[Asked, int] = {}
         self._listeners: dict[Asked, _Listener] = {}
         self._refused: dict[Asked, str] = {}
+        self._counted: dict[Asked, tuple[tuple[object, object], int]] = {}
         self._wake = asyncio.Event()
         view.watch_turns(self._turned)
 
@@ -79,7 +79,7 @@ class ServiceHealth:
 
     async def answer(self, asked: Asked) -> Answer:
         """What a load balancer is told, whatever path it asks for."""
-        ready, in_time = local_ready(self._world, asked), self._health.in_time()
+        ready, in_time = self._ready(asked), self._health.in_time()
         body = {
             "service": {"namespace": asked.service.namespace, "name": asked.service.name},
             "localEndpoints": ready,
@@ -92,6 +92,18 @@ class ServiceHealth:
             {**NO_SNIFF, "X-Load-Balancing-Endpoint-Weight": str(ready)},
         )
 
+    def _ready(self, asked: Asked) -> int:
+        """Counted once for what the World says: load balancers ask often, some Services are large.
+
+        Parts of a World that have not moved are the same objects.
+        """
+        world, ref = self._world, asked.service
+        parts = world.service(ref), world.group(Index.SLICES_BY_SERVICE, ref)
+        counted = self._counted.get(asked)
+        if counted is None or any(a is not b for a, b in zip(counted[0], parts, strict=True)):
+            counted = self._counted[asked] = parts, local_ready(world, asked)
+        return counted[1]
+
     # --- what is wanted ---
     def _turned(self, turn: Turn) -> None:
         """The World of a turn's end: what is told of is in the kernel."""
@@ -103,6 +115,8 @@ class ServiceHealth:
         for change in turn.changes:
             if change.kind is Kind.SERVICE:
                 self._change(change.before, change.after)
+            elif change.kind is Kind.LINK and self._ports:
+                self._wake.set()
 
     def _follow(self) -> None:
         self._follows = True
@@ -113,33 +127,36 @@ class ServiceHealth:
         wanted, gone = _ports(after), _ports(before).keys()
         for asked in gone - wanted.keys():
             self._ports.pop(asked, None)
+            self._counted.pop(asked, None)
         self._ports.update(wanted)
         if gone or wanted:
             self._wake.set()
 
     # --- what listens ---
     async def _listen(self) -> None:
-        ports = dict(self._ports)
+        wanted = {asked: self._addresses(asked, port) for asked, port in self._ports.items()}
         for asked, listener in [*self._listeners.items()]:
-            if ports.get(asked) != listener.port:
+            if wanted.get(asked) != listener.addresses:
                 listener.server.close()
                 del self._listeners[asked]
-        self._refused = {asked: why for asked, why in self._refused.items() if asked in ports}
-        for asked, port in ports.items():
+        self._refused = {asked: why for asked, why in self._refused.items() if asked in wanted}
+        for asked, addresses in wanted.items():
             if asked not in self._listeners:
-                await self._open(asked, port)
+                await self._open(asked, addresses)
 
-    async def _open(self, asked: Asked, port: int) -> None:
-        address = SocketAddress(_EVERY_ADDRESS[asked.version], port)
-        server = WebServer([address], lambda path: partial(self.answer, asked))
+    def _addresses(self, asked: Asked, port: int) -> tuple[SocketAddress, ...]:
+        return tuple(SocketAddress(str(a), port) for a in asked_at(self._world, asked.version))
+
+    async def _open(self, asked: Asked, addresses: tuple[SocketAddress, ...]) -> None:
+        server = WebServer(addresses, lambda path: partial(self.answer, asked))
         try:
             await server.open()
         except OSError as error:
             # A machine without IPv6 proxies none.
             if error.errno != errno.EAFNOSUPPORT:
-                self._refuse(asked, port, str(error))
+                self._refuse(asked, addresses[0].port, str(error))
         else:
-            self._listeners[asked] = _Listener(port, server)
+            self._listeners[asked] = _Listener(addresses, server)
             self._refused.pop(asked, None)
 
     def _refuse(self, asked: Asked, port: int, why: str) -> None:

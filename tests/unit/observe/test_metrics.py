@@ -161,6 +161,28 @@ def test_a_sync_that_waits_shows_in_when_it_was_queued() -> None:
     asyncio.run(story())
 
 
+def test_services_whose_clients_are_dropped_for_want_of_a_local_endpoint_are_counted() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            name = "kubeproxy_sync_proxy_rules_no_local_endpoints_total"
+            record = replace(
+                small_node.service(), type="NodePort", internal_local=True, external_local=True,
+                ports=(ServicePort("http", Protocol.TCP, 80, 30080),),
+            )  # fmt: skip
+            await node.moved(Kind.SERVICE, record.ref, record)
+            for here, internal, external in ((True, 0, 0), (False, 1, 1)):
+                piece = small_node.endpoint_slice()
+                said = replace(piece.endpoints[0], node="n1" if here else "n2")
+                await node.moved(Kind.SLICE, piece.ref, replace(piece, endpoints=(said,)))
+                samples = await scraped(metrics)
+                for policy, number in (("internal", internal), ("external", external)):
+                    labels = {"traffic_policy": policy, "ip_family": "IPv4"}
+                    assert value(samples, name, **labels) == number
+
+    asyncio.run(story())
+
+
 def test_drops_and_what_went_on_are_read_from_the_kernel_by_reason_and_direction() -> None:
     async def story() -> None:
         async with running() as node:
@@ -225,7 +247,8 @@ def test_no_label_names_a_pod_or_an_address() -> None:
             metrics = measured(node)
             await changed_slice(node, triggered_ns=time.time_ns())
             allowed = {
-                "le", "ip_family", "reason", "direction", "table", "kind", "verb", "code", "version"
+                "le", "ip_family", "reason", "direction", "table", "kind", "verb", "code",
+                "version", "traffic_policy",
             }  # fmt: skip
             assert {k for _, labels in await scraped(metrics) for k, _ in labels} <= allowed
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.observe import small_node
 from tests.unit.observe.small_node import FAR_IP, SERVER, SERVER_IP, WEB, SmallNode, running
-from weft.proxy.model.objects import Kind, Protocol, Ref, SliceEndpoint, SlicePort
+from weft.proxy.model.objects import Kind, Protocol, Ref, ServicePort, SliceEndpoint, SlicePort
 from weft.proxy.observe import web
 from weft.proxy.observe.health import STALE_AFTER_S, Health
 from weft.proxy.observe.service_health import Complaint, ServiceHealth
@@ -42,6 +42,7 @@ class Scene:
             ref=ref,
             type="LoadBalancer",
             cluster_ips=(small_node.VIP + number,),
+            ports=tuple(ServicePort(f"p{n}", Protocol.TCP, 80 + n) for n in range(2)),
             external_local=True,
             health_check_node_port=port,
         )
