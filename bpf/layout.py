@@ -664,26 +664,27 @@ class PrefixKey:
         return cls(row[0], unpack_address(row[1]))
 
 
-_PREFIX = struct.Struct("=16sII")
+_PREFIX = struct.Struct("=16sIII")
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """struct prefix"""
 
-    SIZE: ClassVar[int] = 24
+    SIZE: ClassVar[int] = 28
 
     node: Address
     flags: int
     ifindex: int
+    mtu: int
 
     def pack(self) -> Packed:
-        return _PREFIX.pack(pack_address(self.node), self.flags, self.ifindex)
+        return _PREFIX.pack(pack_address(self.node), self.flags, self.ifindex, self.mtu)
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _PREFIX.unpack(data)
-        return cls(unpack_address(row[0]), row[1], row[2])
+        return cls(unpack_address(row[0]), row[1], row[2], row[3])
 
 
 _PORT_KEY = struct.Struct("=IIIB1x2s")
@@ -1059,10 +1060,11 @@ LAYOUTS: Final = {
         "addr:struct-address@4",
     ),
     "Prefix": (
-        "24",
+        "28",
         "node:struct-address@0",
         "flags:__u32@16",
         "ifindex:__u32@20",
+        "mtu:__u32@24",
     ),
     "PortKey": (
         "16",
@@ -1277,7 +1279,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "PrefixKey",
         "Prefix",
         20,
-        24,
+        28,
         65536,
         True,
         False,

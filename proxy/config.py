@@ -124,7 +124,7 @@ class Config:
     ]
     path_mtu: Annotated[
         int,
-        Setting("0", "largest packet between nodes; 0: what their own links carry", _packet_bytes),
+        Setting("0", "largest packet between nodes; 0: learned, path by path", _packet_bytes),
     ]
     masquerade: Annotated[
         bool, Setting("true", "pods leave the cluster with the node's address", _switch)

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from weft.proxy.node import DaemonNode, workload_of
 from weft.proxy.observe.serve import Doors, observing
 from weft.proxy.observe.service_health import Complaint
 from weft.proxy.plan import PLANNERS
+from weft.proxy.plan.path_mtu import routed_ends
 from weft.proxy.planning import Planning
 from weft.proxy.ring import Ring
 from weft.proxy.upkeep import ApiKeeper, Upkeep
@@ -54,6 +55,7 @@ from weft.proxy.watch.events import Listed
 from weft.proxy.watch.folder import Folder
 from weft.proxy.watch.kube import Kube
 from weft.proxy.watch.netlink import Netlink
+from weft.proxy.watch.path_mtu import KernelRoutes, PathMtus, Probes
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +112,8 @@ class Daemon:
                 server = CniServer(config.cni_socket, leases, node, deletions)
                 await serving.enter_async_context(server.serve())
                 ring = serving.enter_context(_reading(datapath, asker))
+                paths = _path_mtus(config, loop, serving)
+                running.append(tasks.create_task(paths.run(), name="path mtu"))
                 if config.ask_port:
                     running.append(tasks.create_task(asker.run(loop.wait_until), name="ask"))
                 view = View(loop, datapath.tables)
@@ -155,6 +159,12 @@ def _reading(datapath: Datapath, asker: Asker) -> Iterator[Ring]:
             yield ring
         finally:
             ring.stop()
+
+
+def _path_mtus(config: Config, loop: Loop, stack: AsyncExitStack) -> PathMtus:
+    routes = stack.enter_context(closing(KernelRoutes()))
+    probes = stack.enter_context(closing(Probes(config.overlay_port)))
+    return PathMtus(lambda: routed_ends(loop.world), loop.post, routes.mtu_bytes, probes.send)
 
 
 def _doors(config: Config) -> Doors:

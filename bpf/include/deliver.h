@@ -12,6 +12,10 @@
 
 /* Every link carries this much (RFC 8200 5), so that only longer packets are measured. */
 #define IPV6_MTU_MIN 1280
+/* And every tunnel this much: that less the outer headers of IPv6. */
+#define TUNNEL_MTU_MIN 1210
+/* Before each segment's payload at most, where it may be of a tunnel of the pod's own. */
+#define SEGMENT_HEADERS_MAX 128
 
 /*
  * Whether the link carries it, what is to be segmented by its segments. If not, the stack must
@@ -23,6 +27,28 @@ static bool fits(struct __sk_buff *skb, u32 ifindex)
 
 	return skb->len <= ETH_HLEN + IPV6_MTU_MIN ||
 	       !bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
+}
+
+/* From the network header to the payload, in each segment to be cut from this packet. */
+static u32 headers_bytes(struct __sk_buff *skb, const struct packet *p)
+{
+	u8 offset = 0;
+
+	if (p->tuple.proto != IPPROTO_TCP ||
+	    bpf_skb_load_bytes(skb, p->l4 + TCP_DATA_OFFSET, &offset, sizeof(offset)))
+		return SEGMENT_HEADERS_MAX;
+	return p->l4 - p->l3 + (offset >> 4) * 4;
+}
+
+/*
+ * Whether a tunnel carries it whose path is narrower than the link: bpf_check_mtu knows no limit
+ * but the link's.
+ */
+static bool fits_tunnel(struct __sk_buff *skb, const struct packet *p, u32 mtu)
+{
+	if (!mtu || skb->len <= ETH_HLEN + mtu)
+		return true;
+	return skb->gso_size && skb->gso_size + headers_bytes(skb, p) <= mtu;
 }
 
 /* As if the frame were for this host, whatever MAC it was sent to. */
@@ -63,7 +89,15 @@ static enum reason into_pod(struct __sk_buff *skb, struct packet *p, const struc
 /* To the overlay link; its egress program sets the tunnel's far end. */
 static enum reason into_overlay(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
-	if (!s->overlay_ifindex || !fits(skb, s->overlay_ifindex))
+	struct prefix *to;
+
+	p->mtu = TUNNEL_MTU_MIN;
+	if (skb->len > ETH_HLEN + TUNNEL_MTU_MIN) {
+		to = prefix_of(&p->tuple.dst);
+		p->mtu = to ? to->mtu : 0;
+	}
+	if (!s->overlay_ifindex || !fits(skb, s->overlay_ifindex) ||
+	    !fits_tunnel(skb, p, p->mtu))
 		return REASON_STACK;
 	p->target = s->overlay_ifindex;
 	p->to_link = TO_LINK;

@@ -30,6 +30,8 @@
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
+/* Its upper half: the header's length in words of 4 bytes. */
+#define TCP_DATA_OFFSET 12
 
 /* RFC 792 and RFC 4443. */
 #define ICMP4_ECHO_REPLY 0

@@ -240,6 +240,7 @@ struct prefix {
 	struct address node; /* zero unless PREFIX_REMOTE */
 	__u32 flags;	     /* enum prefix_flag */
 	__u32 ifindex;	     /* PREFIX_DIRECT: the uplink that node is on, else 0 */
+	__u32 mtu;	     /* the longest packet through the tunnel there; 0: the overlay's */
 };
 
 /*

@@ -54,6 +54,7 @@ struct packet {
 	u64 judged_peer;
 	u32 now;    /* jiffies */
 	u32 target; /* ifindex to be redirected to; 0: none */
+	u32 mtu;    /* of the tunnel it goes by; 0: its link's */
 	u32 hold;   /* the end of the hold link for what is not known yet; 0: it may not wait */
 	__be32 fragment_id;
 	u16 l3;		 /* offset of the network header */
@@ -77,7 +78,7 @@ struct packet {
 	u8 was_held;	/* comes once more, out of the hold link */
 	u8 is_copy;	/* what ends here nobody misses: the packet went on, or is the kernel's */
 	u8 again;	/* `target` is the link that gets it once more */
-	u8 pad[5];
+	u8 pad;
 	u64 buffer[16]; /* headers under construction */
 };
 

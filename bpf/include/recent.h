@@ -24,6 +24,7 @@ struct recent {
 	u32 ifindex;
 	u32 target;
 	u32 to_link;
+	u32 mtu; /* see fits_tunnel */
 };
 
 BPF_TABLE("percpu_array", u32, struct recent, recents, RECENT_SLOTS);
@@ -66,7 +67,8 @@ static enum reason recall(struct __sk_buff *skb, struct packet *p)
 	struct recent *one = is_repetition(p) ? recent_slot(p) : 0;
 
 	if (!one || one->now != p->now || !same_tuple(&one->tuple, &p->tuple) ||
-	    !is_same_sender(skb, p, one) || !fits(skb, one->target))
+	    !is_same_sender(skb, p, one) || !fits(skb, one->target) ||
+	    !fits_tunnel(skb, p, one->mtu))
 		return REASON_NONE;
 	p->to_link = one->to_link;
 	p->target = one->target;
@@ -100,6 +102,7 @@ static void note(const struct __sk_buff *skb, const struct packet *p, enum reaso
 	if (p->to_link == TO_NEIGHBOUR)
 		one->next_hop = p->next_hop;
 	one->to_link = p->to_link;
+	one->mtu = p->mtu;
 }
 
 #endif

@@ -56,6 +56,8 @@ def _replace(netlink: Any, route: Route) -> None:
         more |= {"gateway": str(route.via), "flags": _ONLINK}
     elif route.prefix.version == 4:
         more["scope"] = _SCOPE_LINK
+    if route.mtu_bytes:
+        more["metrics"] = {"mtu": route.mtu_bytes}
     netlink.route(
         "replace", dst=str(route.prefix), oif=found[0], proto=PROTOCOL, table=_TABLE_MAIN, **more
     )
@@ -85,7 +87,11 @@ def _as_row(names: Mapping[int, str], message: Any, family: int) -> Route:
     destination = message.get("RTA_DST") or anywhere
     prefix = ip_network(f"{destination}/{message['dst_len']}")
     source, via = message.get("RTA_PREFSRC"), message.get("RTA_GATEWAY")
-    device = names.get(message.get("RTA_OIF"), "")
+    metrics = message.get("RTA_METRICS")
     return Route(
-        prefix, device, ip_address(source) if source else None, ip_address(via) if via else None
+        prefix,
+        names.get(message.get("RTA_OIF"), ""),
+        ip_address(source) if source else None,
+        ip_address(via) if via else None,
+        int(metrics.get("RTAX_MTU") or 0) if metrics else 0,
     )

@@ -38,10 +38,11 @@ class Kind(StrEnum):
     LINK = "link"
     SHAPING = "shaping"
     SIGHTING = "sighting"
+    PATH_MTU = "path mtu"
 
 
-LISTED_KINDS = frozenset(Kind) - {Kind.SIGHTING}
-"""The kinds that some source lists; a sighting is an answer to a question."""
+LISTED_KINDS = frozenset(Kind) - {Kind.SIGHTING, Kind.PATH_MTU}
+"""The kinds that some source lists; the others are answers to questions."""
 
 
 class Protocol(StrEnum):
@@ -329,6 +330,20 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
+class PathMtu:
+    """How large a packet reaches another node's tunnel end, where that is less than the node's
+    link carries: a router on the way said so. Its key in World is `key`.
+    """
+
+    end: Address
+    mtu_bytes: int
+
+    @property
+    def key(self) -> str:
+        return str(self.end)
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """An API object that could not be understood: what, and why."""
 
@@ -349,4 +364,5 @@ Record = (
     | Link
     | Shaping
     | Sighting
+    | PathMtu
 )

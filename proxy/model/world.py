@@ -22,6 +22,7 @@ from weft.proxy.model.objects import (
     Network,
     NetworkPolicy,
     Node,
+    PathMtu,
     Pod,
     Protocol,
     Record,
@@ -70,7 +71,7 @@ class Settings:
     ask_port: int = 8474
     """Where nodes ask each other whose an address is; 0: they do not."""
     path_mtu_bytes: int = 0
-    """Of a router's link between nodes that is narrower than their own; 0: there is none."""
+    """Of the narrowest link between nodes; 0: learned, path by path."""
     masquerade: bool = True
     never_masquerade: tuple[IPv4Network | IPv6Network, ...] = ()
     snat_port_min: int = 61000
@@ -109,7 +110,7 @@ class World:
     """Everything known, by kind and key, and the indexes that planners ask for.
 
     Keys: a Ref for the API's kinds, `Workload.key` for attachments, `Link.name` for links,
-    `Shaping.link` for shapings and `Sighting.key` for sightings.
+    `Shaping.link` for shapings, `Sighting.key` for sightings, `PathMtu.key` for path MTUs.
     """
 
     settings: Settings
@@ -163,6 +164,9 @@ class World:
     def sighting(self, address: Address) -> Sighting | None:
         return cast(Sighting | None, self.table(Kind.SIGHTING).get(str(address)))
 
+    def path_mtu(self, end: Address) -> PathMtu | None:
+        return cast(PathMtu | None, self.table(Kind.PATH_MTU).get(str(end)))
+
     # All records of a kind: for full plans and for the kinds that are few.
     def services(self) -> Iterable[Service]:
         return cast(Iterable[Service], self.table(Kind.SERVICE).values())
@@ -193,6 +197,9 @@ class World:
 
     def sightings(self) -> Iterable[Sighting]:
         return cast(Iterable[Sighting], self.table(Kind.SIGHTING).values())
+
+    def path_mtus(self) -> Iterable[PathMtu]:
+        return cast(Iterable[PathMtu], self.table(Kind.PATH_MTU).values())
 
     # Related records, by index; in no order.
     def slices_of(self, service: Ref) -> tuple[EndpointSlice, ...]:

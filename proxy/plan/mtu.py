@@ -14,12 +14,17 @@ from weft.proxy.plan.reach import Tunnel, alters_every_reach, reaches
 # Until netlink has told the underlay's own: Ethernet's.
 DEFAULT_MTU_BYTES = 1500
 # Outer IP, UDP, VXLAN and the inner Ethernet header (RFC 7348).
-_VXLAN_BYTES = {4: 50, 6: 70}
+VXLAN_BYTES = {4: 50, 6: 70}
 
 
 def pod_mtu_bytes(world: World) -> int:
     """The MTU of pods' links, on both ends: the underlay's, used whole on one node."""
     return _mtu_bytes(underlay_link(world))
+
+
+def link_mtu_bytes(world: World, version: int) -> int:
+    """The MTU of the link that carries the tunnels of one IP version."""
+    return _mtu_bytes(underlay_link(world, version))
 
 
 def overlay_mtu_bytes(world: World) -> int:
@@ -28,7 +33,7 @@ def overlay_mtu_bytes(world: World) -> int:
     One device carries the tunnels of both underlay families: the least that one of them leaves.
     """
     return min(
-        _between_bytes(world, underlay_link(world, version)) - _VXLAN_BYTES[version]
+        _between_bytes(world, underlay_link(world, version)) - VXLAN_BYTES[version]
         for version in tunnel_versions(world) or _first_version(world)
     )
 

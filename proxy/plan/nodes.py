@@ -13,6 +13,7 @@ from weft.proxy.model.objects import Kind, Network, Node, Record, ServiceCIDR
 from weft.proxy.model.owners import claimant
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.node import covering
+from weft.proxy.plan.path_mtu import resized, tunnel_mtu_bytes
 from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
 from weft.proxy.plan.rows import Planner, Row, prefix_key
 
@@ -28,7 +29,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         yield Row("prefixes", prefix_key(network), _pod_prefix(world, node, network).pack())
     elif network in ROOTS or (network in _named(world) and not _inside_pod_cidr(world, network)):
         flags = _flags(world, network)
-        yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags, 0).pack())
+        yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags, 0, 0).pack())
 
 
 def _named(world: World) -> set[Network]:
@@ -54,15 +55,16 @@ def _flags(world: World, network: Network) -> PrefixFlag:
 def _pod_prefix(world: World, node: Node, network: Network) -> Prefix:
     """A remote podCIDR that leads nowhere is still not the world's."""
     if node.ref.name == world.settings.node:
-        return Prefix(UNSPECIFIED, PrefixFlag.LOCAL | _POD, 0)
+        return Prefix(UNSPECIFIED, PrefixFlag.LOCAL | _POD, 0, 0)
     flags = PrefixFlag.REMOTE | _POD
     match reach(world, node, network.version):
         case Direct(next_hop, _, ifindex):
-            return Prefix(next_hop, flags | PrefixFlag.DIRECT, ifindex)
+            return Prefix(next_hop, flags | PrefixFlag.DIRECT, ifindex, 0)
         case Tunnel(end):
-            return Prefix(end, flags, 0)
+            mtu_bytes = tunnel_mtu_bytes(world, end, network.version)
+            return Prefix(end, flags, 0, mtu_bytes)
         case _:
-            return Prefix(UNSPECIFIED, flags, 0)
+            return Prefix(UNSPECIFIED, flags, 0, 0)
 
 
 def _inside_pod_cidr(world: World, network: Network) -> bool:
@@ -77,8 +79,9 @@ def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
         moved = set(_ranges(change.before)) ^ set(_ranges(change.after))
         return moved | {n for n in _named(after) if not moved.isdisjoint(covering(n))}
     if change.kind is not Kind.NODE:
-        return ()
-    cidrs = {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
+        return resized(change, before, after)
+    cidrs = resized(change, before, after)
+    cidrs |= {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
     return cidrs | {n for n in _named(after) if not cidrs.isdisjoint(covering(n))}
 
 

@@ -21,6 +21,7 @@ from weft.proxy.plan.node import (
     internal_source,
     pod_cidr,
 )
+from weft.proxy.plan.path_mtu import resized, tunnel_mtu_bytes
 from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
 from weft.proxy.plan.rows import Planner, Row
 
@@ -31,13 +32,14 @@ class Route:
     its gateway address, else pods with an InternalIP.
 
     source None: the node has no address to name in this family, the kernel chooses. via None: on
-    the device itself.
+    the device itself. mtu_bytes: the longest packet, 0: what the device carries.
     """
 
     prefix: Network
     device: str
     source: Address | None
     via: Address | None = None
+    mtu_bytes: int = 0
 
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
@@ -58,19 +60,21 @@ def _remote(world: World, node: Node, prefix: Network) -> Route | None:
         case Direct(next_hop, device, _):
             source = internal_source(world, prefix.version)
             return Route(prefix, device, source, next_hop)
-        case Tunnel():
+        case Tunnel(end):
             source = gateway(pod_cidr(world.own_node(), prefix.version))
-            return Route(prefix, OVERLAY, source)
+            mtu_bytes = tunnel_mtu_bytes(world, end, prefix.version)
+            return Route(prefix, OVERLAY, source, mtu_bytes=mtu_bytes)
         case _:
             return None
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
     if change.kind not in (Kind.LINK, Kind.NODE):
-        return ()
+        return resized(change, before, after)
     if _sources(before) != _sources(after) or alters_every_reach(change, before, after):
         return {*_all_keys(before), *_all_keys(after)}
-    return {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
+    own = {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
+    return own | resized(change, before, after)
 
 
 def _sources(world: World) -> tuple[object, object]:

@@ -6,7 +6,7 @@ A source never computes what changed: the loop knows the World and tells the dif
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from weft.proxy.model.objects import Broken, Kind, Link, Shaping, Sighting, Workload
+from weft.proxy.model.objects import Broken, Kind, Link, PathMtu, Shaping, Sighting, Workload
 from weft.proxy.model.world import Key, Record
 
 
@@ -57,4 +57,4 @@ def key_of(record: Record) -> Key:
         return record.name
     if isinstance(record, Shaping):
         return record.link
-    return record.key if isinstance(record, Workload | Sighting) else record.ref
+    return record.key if isinstance(record, Workload | Sighting | PathMtu) else record.ref

@@ -38,7 +38,7 @@ class Qdisc:
 def parse(body: bytes) -> Qdisc:
     """The body of an RTM_NEWQDISC or RTM_DELQDISC."""
     _, ifindex, handle, _, _ = _TCMSG.unpack_from(body)
-    found = dict(_attributes(body[_TCMSG.size :]))
+    found = dict(attributes(body[_TCMSG.size :]))
     kind = found.get(_TCA_KIND, b"").rstrip(b"\0").decode(errors="replace")
     block = int.from_bytes(found.get(_TCA_INGRESS_BLOCK, b""), sys.byteorder)
     return Qdisc(ifindex, kind, handle, block)
@@ -51,7 +51,7 @@ def dump() -> list[Qdisc]:
         kernel.send(_HEADER.pack(size, _GET, _REQUEST_DUMP, 1, 0) + _TCMSG.pack(0, 0, 0, 0, 0))
         found: list[Qdisc] = []
         while True:
-            for kind, flags, body in _messages(kernel.recv(1 << 18)):
+            for kind, flags, body in messages(kernel.recv(1 << 18)):
                 if kind == _ERROR or flags & _DUMP_INTERRUPTED:
                     raise DumpFailed("the qdiscs moved while they were read")
                 if kind == _DONE:
@@ -59,7 +59,8 @@ def dump() -> list[Qdisc]:
                 found.append(parse(body))
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, flags and body of each message in one datagram (struct nlmsghdr)."""
     at = 0
     while at + _HEADER.size <= len(data):
         size, kind, flags, _, _ = _HEADER.unpack_from(data, at)
@@ -69,7 +70,8 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += (size + 3) & ~3
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and value of each attribute (struct rtattr)."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         size, kind = _ATTRIBUTE.unpack_from(data, at)

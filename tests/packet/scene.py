@@ -165,16 +165,21 @@ class Scene:
         self.node.put("slots", SlotKey(SERVICE, 0), Slot(2, address, 8080))
 
     def prefix(
-        self, network: Network, flags: int, node: Address = UNSPECIFIED, ifindex: int = 0
+        self,
+        network: Network,
+        flags: int,
+        node: Address = UNSPECIFIED,
+        ifindex: int = 0,
+        mtu: int = 0,
     ) -> None:
-        self.node.put("prefixes", prefix_key(network), Prefix(node, flags, ifindex))
+        self.node.put("prefixes", prefix_key(network), Prefix(node, flags, ifindex, mtu))
 
     def local_range(self) -> None:
         self.prefix(self.at.own_range, PrefixFlag.LOCAL | PrefixFlag.NO_MASQUERADE)
 
-    def remote_range(self, node: Address | None = None) -> None:
+    def remote_range(self, node: Address | None = None, mtu: int = 0) -> None:
         flags = PrefixFlag.REMOTE | PrefixFlag.NO_MASQUERADE
-        self.prefix(self.at.peer_range, flags, node or self.at.peer_node)
+        self.prefix(self.at.peer_range, flags, node or self.at.peer_node, mtu=mtu)
 
     def direct_range(self, ifindex: int = UPLINK) -> None:
         """The peer's node is the next hop on a link of ours."""
