@@ -72,6 +72,9 @@ static enum reason judge_neighbour(struct __sk_buff *skb, struct packet *p,
 	const struct address *src = &p->tuple.src;
 	const struct workload *pod = pod_of_link(skb, 6);
 
+	/* A pod without an IPv6 address has its kernel's link-local one. */
+	if (!pod)
+		pod = pod_of_link(skb, 4);
 	/* RFC 4861 3.1: a hop limit of 255 proves a neighbour; no way between pods counts it down. */
 	if (!is_on_link(s, &p->tuple.dst))
 		return REASON_NEIGHBOUR_SPOOFED;

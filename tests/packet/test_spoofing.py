@@ -100,6 +100,15 @@ def test_duplicate_address_detection_and_listener_reports_pass(scene6: Scene) ->
     assert scene6.send(report).reason is Reason.STACK
 
 
+def test_a_pod_without_an_ipv6_address_speaks_from_its_link_local_one(scene4: Scene) -> None:
+    scene4.two_pods()
+    probe = neighbour(IPv6Address("::"), SOLICIT, LINK_LOCAL)
+    assert scene4.send(probe).reason is Reason.STACK
+    report = neighbour(LINK_LOCAL, MLD2, ALL_NODES, options=ROUTER_ALERT)
+    assert scene4.send(report).reason is Reason.STACK
+    assert_dropped(scene4.send(replace(probe, eth_src=MAC_B)), Reason.NEIGHBOUR_SPOOFED)
+
+
 @pytest.mark.parametrize("whose", ["b", "gateway", "c"])
 def test_an_advertisement_of_anothers_address_is_dropped(scene6: Scene, whose: str) -> None:
     scene6.two_pods(ifindex=OTHER_LINK)
