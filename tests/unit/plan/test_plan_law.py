@@ -33,11 +33,11 @@ from weft.proxy.plan.rows import Planner
 
 MOVED_BY = {
     services.PLANNER: (Kind.SERVICE, Kind.SLICE, Kind.NODE, Kind.LINK),
-    nodes.PLANNER: (Kind.NODE, Kind.LINK, Kind.SERVICE_CIDR),
+    nodes.PLANNER: (Kind.NODE, Kind.LINK, Kind.SERVICE_CIDR, Kind.PATH_MTU),
     settings_row.PLANNER: (Kind.NODE, Kind.LINK),
     uplinks.PLANNER: (Kind.NODE, Kind.LINK),
     links.PLANNER: (Kind.NODE, Kind.LINK),
-    routes.PLANNER: (Kind.NODE, Kind.LINK),
+    routes.PLANNER: (Kind.NODE, Kind.LINK, Kind.PATH_MTU),
     hooks.PLANNER: (Kind.NODE, Kind.LINK, Kind.ATTACHMENT, Kind.POD, Kind.SHAPING),
     workloads.PLANNER: (Kind.NODE, Kind.ATTACHMENT, Kind.POD, Kind.SHAPING),
     podlinks.PLANNER: (Kind.ATTACHMENT,),

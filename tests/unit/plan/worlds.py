@@ -14,6 +14,7 @@ from weft.proxy.model.objects import (
     Need,
     Network,
     Node,
+    PathMtu,
     Pod,
     Protocol,
     Ref,
@@ -190,6 +191,12 @@ def shapings(draw: st.DrawFn) -> Move:
     return Kind.SHAPING, key, draw(st.sampled_from((record, record, None)))
 
 
+@st.composite
+def path_mtus(draw: st.DrawFn) -> Move:
+    record = PathMtu(draw(st.sampled_from(NODE_IPS)), draw(st.sampled_from((600, 1400, 8000))))
+    return Kind.PATH_MTU, record.key, draw(st.sampled_from((record, record, None)))
+
+
 MOVES: Mapping[Kind, SearchStrategy[Move]] = {
     Kind.SERVICE: services(),
     Kind.SLICE: slices(),
@@ -199,6 +206,7 @@ MOVES: Mapping[Kind, SearchStrategy[Move]] = {
     Kind.ATTACHMENT: workloads(),
     Kind.POD: pods(),
     Kind.SHAPING: shapings(),
+    Kind.PATH_MTU: path_mtus(),
 }
 
 
