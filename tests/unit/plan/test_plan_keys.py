@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 from tests.unit.plan.law import change
 from weft.proxy.model.objects import (
@@ -15,15 +16,17 @@ from weft.proxy.model.objects import (
     Protocol,
     Ref,
     Service,
+    ServiceCIDR,
     ServicePort,
     Shaping,
+    SliceEndpoint,
     Workload,
 )
 from weft.proxy.model.world import Key, Record, Settings, World
 from weft.proxy.plan import PLANNERS
 
 OF = Settings("n1", never_masquerade=(ip_network("10.244.2.0/26"), ip_network("172.16.0.0/12")))
-WEB, API = Ref("shop", "web"), Ref("shop", "api")
+WEB, API, FAR = Ref("shop", "web"), Ref("shop", "api"), Ref("shop", "far")
 VIP = ip_address("10.96.0.1")
 
 
@@ -65,6 +68,83 @@ def test_a_service_concerns_itself_and_its_rivals_for_an_address() -> None:
     world = world_of((Kind.SERVICE, WEB, service(WEB)))
     assert named(world, Kind.SERVICE, WEB, service(WEB)) == {"services": {WEB}}
     assert named(world, Kind.SERVICE, API, service(API)) == {"services": {WEB, API}}
+
+
+def exposed(ref: Ref, vip: str, **more: Any) -> Service:
+    return replace(service(ref), cluster_ips=(ip_address(vip),), **more)
+
+
+def test_a_node_port_concerns_who_wants_the_same_one() -> None:
+    port = ServicePort("", Protocol.TCP, 80, 30080)
+    api = exposed(API, "10.96.0.2", ports=(port,))
+    world = world_of((Kind.SERVICE, WEB, service(WEB)), (Kind.SERVICE, API, api))
+    same = exposed(WEB, "10.96.0.1", ports=(port,))
+    assert named(world, Kind.SERVICE, WEB, same) == {"services": {WEB, API}}
+    other = replace(same, ports=(replace(port, node_port=30081),))
+    assert named(world, Kind.SERVICE, WEB, other) == {"services": {WEB}}
+
+
+def test_a_cluster_ip_concerns_who_claims_it_as_an_external_one() -> None:
+    api = exposed(API, "10.96.0.2", external_ips=(VIP,))
+    world = world_of((Kind.SERVICE, API, api))
+    assert named(world, Kind.SERVICE, WEB, service(WEB)) == {"services": {WEB, API}}
+
+
+def test_the_api_servers_endpoints_concern_who_claims_their_addresses() -> None:
+    claimed = ip_address("192.0.2.9")
+    api = exposed(API, "10.96.0.2", external_ips=(claimed,))
+    world = world_of((Kind.SERVICE, API, api), (Kind.SERVICE, WEB, service(WEB)))
+    server = SliceEndpoint(claimed, True, True, False, "", None)
+    piece = EndpointSlice(Ref("default", "kubernetes"), "kubernetes", (), (server,))
+    concerned = named(world, Kind.SLICE, piece.ref, piece)
+    assert concerned["services"] == {API, Ref("default", "kubernetes")}
+
+
+def test_the_own_zone_concerns_every_service_and_another_nodes_none() -> None:
+    own, other = (node(name, f"192.0.2.{n}", f"10.244.{n}.0/24")
+                  for n, name in ((1, "n1"), (2, "n2")))  # fmt: skip
+    world = world_of(
+        (Kind.NODE, own.ref, own),
+        (Kind.NODE, other.ref, other),
+        (Kind.SERVICE, WEB, service(WEB)),
+        (Kind.SERVICE, API, exposed(API, "10.96.0.2")),
+    )
+    zone = {"topology.kubernetes.io/zone": "z1"}
+    assert named(world, Kind.NODE, own.ref, replace(own, labels=zone))["services"] == {WEB, API}
+    assert "services" not in named(world, Kind.NODE, other.ref, replace(other, labels=zone))
+    assert "services" not in named(world, Kind.NODE, own.ref, replace(own, labels={"a": "b"}))
+
+
+def test_a_node_concerns_who_claims_an_address_of_it_or_of_its_pods() -> None:
+    world = world_of(
+        (Kind.SERVICE, WEB, exposed(WEB, "10.96.0.1", external_ips=(ip_address("192.0.2.2"),))),
+        (Kind.SERVICE, API, exposed(API, "10.96.0.2", external_ips=(ip_address("10.244.2.9"),))),
+        (Kind.SERVICE, FAR, exposed(FAR, "10.96.0.3", external_ips=(ip_address("203.0.113.1"),))),
+    )
+    other = node("n2", "192.0.2.2", "10.244.2.0/24")
+    assert named(world, Kind.NODE, other.ref, other)["services"] == {WEB, API}
+
+
+def test_an_address_of_the_node_concerns_node_ports_only_where_they_are_there() -> None:
+    port = ServicePort("", Protocol.TCP, 80, 30080)
+    records = (
+        (Kind.SERVICE, WEB, exposed(WEB, "10.96.0.1", ports=(port,))),
+        (Kind.SERVICE, API, exposed(API, "10.96.0.2")),
+    )
+    link = Link("eth0", 2, 1500, (ip_address("192.0.2.1"),))
+    assert "services" not in named(world_of(*records), Kind.LINK, "eth0", link)
+    world = World(replace(OF, node_port_addresses=(ip_network("192.0.2.0/24"),)))
+    for kind, key, record in records:
+        world = world.with_change(change(world, kind, key, record))
+    assert named(world, Kind.LINK, "eth0", link)["services"] == {WEB}
+    away = replace(link, addresses=(ip_address("198.51.100.1"),))
+    assert "services" not in named(world, Kind.LINK, "eth0", away)
+
+
+def test_a_range_of_services_concerns_itself_and_what_is_inside() -> None:
+    ranges = ServiceCIDR(Ref("", "kubernetes"), (ip_network("172.0.0.0/10"),))
+    concerned = named(World(OF), Kind.SERVICE_CIDR, ranges.ref, ranges)
+    assert concerned == {"nodes": {ip_network("172.0.0.0/10"), ip_network("172.16.0.0/12")}}
 
 
 def test_a_pod_that_no_policy_concerns_is_no_news_to_services_or_the_network() -> None:
