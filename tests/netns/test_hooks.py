@@ -64,12 +64,6 @@ def pod_places(*links: int) -> dict[Place, str]:
     return ingress | {LinkPlace(link, OUT, shared=True): "to_pod" for link in links}
 
 
-def own_places(*links: int) -> dict[Place, str]:
-    """As of pods whose links another shapes."""
-    ingress: dict[Place, str] = {LinkPlace(link, IN): "from_pod" for link in links}
-    return ingress | {LinkPlace(link, OUT): "to_pod" for link in links}
-
-
 def uplink_places(link: int) -> dict[Place, str]:
     return {LinkPlace(link, IN): "from_uplink", LinkPlace(link, OUT): "to_uplink"}
 
@@ -198,77 +192,6 @@ def test_anothers_ingress_qdisc_keeps_a_pod_out_of_the_block(node: Node, has_tcx
         errors = hooks.attach(pod_places(link))
         assert set(errors) == set(pod_places(link))
         assert all("EEXIST" in words for words in errors.values())
-
-
-def test_a_pod_with_anothers_ingress_qdisc_runs_hooks_of_its_own(node: Node) -> None:
-    link = node.add_pod(1)
-    run("tc", "qdisc", "add", "dev", "host1", "ingress")
-    with node.daemon() as (datapath, hooks):
-        assert no_errors(hooks.attach(own_places(link)))
-        ping(1)
-        assert packets(datapath, FROM_POD) > 0
-        assert packets(datapath, TO_POD) > 0
-        assert hooks.attached() == own_places(link)
-    with node.daemon() as (_, hooks):
-        assert hooks.attached() == {place: STALE + name for place, name in own_places(link).items()}
-        assert no_errors(hooks.detach(own_places(link)))
-        assert hooks.attached() == {}
-
-
-def test_a_pod_moves_from_the_block_to_hooks_of_its_own_and_back(node: Node) -> None:
-    link, other = node.add_pod(1), node.add_pod(2)
-    with node.daemon() as (datapath, hooks):
-        assert no_errors(hooks.attach(pod_places(link, other)))
-        for new, old in ((own_places, pod_places), (pod_places, own_places)):
-            assert no_errors(hooks.attach(new(link)))
-            assert hooks.attached() == pod_places(other) | new(link) | old(link)
-            assert no_errors(hooks.detach(old(link)))
-            assert hooks.attached() == pod_places(other) | new(link)
-            before = packets(datapath, FROM_POD)
-            ping(1)
-            assert packets(datapath, FROM_POD) > before
-
-
-def test_without_tcx_a_pod_that_should_move_stays_in_the_block(node: Node) -> None:
-    link = node.add_pod(1)
-    with node.daemon(has_tcx=False) as (_, hooks):
-        assert no_errors(hooks.attach(pod_places(link)))
-        errors = hooks.attach(own_places(link))
-        assert set(errors) == set(own_places(link))
-        assert all("need tcx, Linux 6.6" in words for words in errors.values())
-        stays = hooks.detach(pod_places(link))
-        assert set(stays) == set(pod_places(link))
-        assert hooks.attached() == pod_places(link)
-        assert no_errors(hooks.detach(pod_places(link) | own_places(link)))
-        assert hooks.attached() == {}
-
-
-def test_a_pod_that_cannot_go_back_to_the_block_keeps_its_own_hooks(node: Node) -> None:
-    link = node.add_pod(1)
-    with node.daemon() as (_, hooks):
-        assert no_errors(hooks.attach(own_places(link)))
-        run("tc", "qdisc", "add", "dev", "host1", "ingress")
-        assert set(hooks.attach(pod_places(link))) == set(pod_places(link))
-        assert set(hooks.detach(own_places(link))) == set(own_places(link))
-        assert hooks.attached() == own_places(link)
-        run("tc", "qdisc", "delete", "dev", "host1", "ingress")
-        assert no_errors(hooks.attach(pod_places(link)))
-        assert no_errors(hooks.detach(own_places(link)))
-        assert hooks.attached() == pod_places(link)
-
-
-def test_a_pod_leaves_the_block_once_its_own_hooks_are_attached_after_all(node: Node) -> None:
-    link = node.add_pod(1)
-    with node.daemon() as (_, hooks):
-        assert no_errors(hooks.attach(pod_places(link)))
-        for place in own_places(link):
-            (node.pins / HOOKS / f"link-{link}-{place.direction}").mkdir()  # type: ignore[union-attr]
-        assert set(hooks.attach(own_places(link))) == set(own_places(link))
-        for place in own_places(link):
-            (node.pins / HOOKS / f"link-{link}-{place.direction}").rmdir()  # type: ignore[union-attr]
-        assert no_errors(hooks.attach(own_places(link)))
-        assert no_errors(hooks.detach(pod_places(link)))
-        assert hooks.attached() == own_places(link)
 
 
 @pytest.mark.parametrize("has_tcx", [True, False])
