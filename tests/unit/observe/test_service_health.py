@@ -1,6 +1,8 @@
 """healthCheckNodePort, rule by rule as kube-proxy has it (services reference, 1.8)."""
 
 import asyncio
+import contextlib
+import random
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -103,9 +105,13 @@ async def weight(port: int) -> tuple[int, int]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("", 0)) as free:
-        number: int = free.getsockname()[1]
-    return number
+    """The first of three free ones, below those that clients' sockets get."""
+    while True:
+        first = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            for number in range(first, first + 3):
+                held.enter_context(socket.create_server(("", number)))
+            return first
 
 
 def test_the_answer_is_kube_proxys_byte_for_byte(port: int) -> None:
