@@ -180,14 +180,14 @@ class Direction(IntEnum):
 DIRECTION_COUNT: Final = 8
 
 
-_SETTINGS = struct.Struct("=QIIIIHHI16s16s2s2sII4x")
+_SETTINGS = struct.Struct("=QIIIIHHI16s16s2s2sII4x16s16s")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """struct settings"""
 
-    SIZE: ClassVar[int] = 80
+    SIZE: ClassVar[int] = 112
 
     host_netns: int
     overlay_ifindex: int
@@ -203,6 +203,8 @@ class Settings:
     ask_port: int
     hold_from_pod: int
     hold_to_pod: int
+    node4: Address
+    node6: Address
 
     def pack(self) -> Packed:
         return _SETTINGS.pack(
@@ -220,6 +222,8 @@ class Settings:
             self.ask_port.to_bytes(2, "big"),
             self.hold_from_pod,
             self.hold_to_pod,
+            pack_address(self.node4),
+            pack_address(self.node6),
         )
 
     @classmethod
@@ -240,6 +244,8 @@ class Settings:
             int.from_bytes(row[11], "big"),
             row[12],
             row[13],
+            unpack_address(row[14]),
+            unpack_address(row[15]),
         )
 
 
@@ -570,6 +576,27 @@ class Translation:
     def unpack(cls, data: Packed) -> Self:
         row = _TRANSLATION.unpack(data)
         return cls(row[0], unpack_address(row[1]), int.from_bytes(row[2], "big"), row[3])
+
+
+_AFFINITY_KEY = struct.Struct("=Q16s")
+
+
+@dataclass(frozen=True, slots=True)
+class AffinityKey:
+    """struct affinity_key"""
+
+    SIZE: ClassVar[int] = 24
+
+    service: int
+    client: Address
+
+    def pack(self) -> Packed:
+        return _AFFINITY_KEY.pack(self.service, pack_address(self.client))
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Self:
+        row = _AFFINITY_KEY.unpack(data)
+        return cls(row[0], unpack_address(row[1]))
 
 
 _SNAT = struct.Struct("=16s2sHI")
@@ -925,7 +952,7 @@ LAYOUTS: Final = {
         "word:__be32[4]@0",
     ),
     "Settings": (
-        "80",
+        "112",
         "host_netns:__u64@0",
         "overlay_ifindex:__u32@8",
         "flags:__u32@12",
@@ -941,6 +968,8 @@ LAYOUTS: Final = {
         "hold_from_pod:__u32@68",
         "hold_to_pod:__u32@72",
         "pad0:__u32@76",
+        "node4:struct-address@80",
+        "node6:struct-address@96",
     ),
     "Workload": (
         "56",
@@ -1032,6 +1061,11 @@ LAYOUTS: Final = {
         "port:__be16@24",
         "pad:__u16@26",
         "seen:__u32@28",
+    ),
+    "AffinityKey": (
+        "24",
+        "service:__u64@0",
+        "client:struct-address@8",
     ),
     "Snat": (
         "24",
@@ -1136,7 +1170,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "u32",
         "Settings",
         4,
-        80,
+        112,
         1,
         False,
         False,
@@ -1235,6 +1269,17 @@ TABLES: Final[dict[str, TableSpec]] = {
         "Tuple",
         "Translation",
         40,
+        32,
+        65536,
+        False,
+        True,
+    ),
+    "affinities": TableSpec(
+        "affinities",
+        TableKind.LRU_HASH,
+        "AffinityKey",
+        "Translation",
+        24,
         32,
         65536,
         False,

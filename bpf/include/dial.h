@@ -96,29 +96,50 @@ static enum dialled reach_frontend(struct bpf_sock_addr *ctx, const struct setti
 	return DIALLED_SERVICE;
 }
 
-/* The endpoint for a new flow to `peer`; NULL with *outcome where there is none. */
-static struct slot *pick(struct bpf_sock_addr *ctx, const struct settings *s,
-			 const struct peer *peer, u8 proto, enum dialled *outcome)
+/* Only the node's own sockets come here with affinity: its InternalIP is their client. */
+static enum dialled choose_for_socket(const struct settings *s, const struct frontend *frontend,
+				      const struct peer *peer, struct translation *chosen)
 {
-	struct frontend *frontend = frontend_at(&peer->addr, peer->port, proto);
+	const struct address *client = is_mapped(&peer->addr) ? &s->node4 : &s->node6;
+	struct translation *kept;
 	struct slot *slot;
 
-	if (!frontend && !frontend_at(&peer->addr, 0, 0)) {
-		*outcome = DIALLED_OTHER;
-		return 0;
+	chosen->seen = bpf_jiffies64();
+	kept = kept_choice(s, frontend, client, chosen->seen);
+	if (kept) {
+		chosen->backend = kept->backend;
+		chosen->addr = kept->addr;
+		chosen->port = kept->port;
+	} else {
+		slot = choose_slot(frontend);
+		if (!slot)
+			return frontend->flags & FRONTEND_ELSEWHERE ? DIALLED_NOT_LOCAL
+								    : DIALLED_NOBODY;
+		chosen->backend = slot->backend;
+		chosen->addr = slot->addr;
+		chosen->port = slot->port;
 	}
+	if (frontend->affinity_s)
+		keep_choice(frontend->service, client, chosen);
+	return DIALLED_SERVICE;
+}
+
+/* The endpoint for a new flow to `peer`, if that is a Service's. */
+static enum dialled pick(struct bpf_sock_addr *ctx, const struct settings *s,
+			 const struct peer *peer, u8 proto, struct translation *chosen)
+{
+	struct frontend *frontend = frontend_at(&peer->addr, peer->port, proto);
+	enum dialled outcome;
+
 	if (!frontend) {
-		*outcome = is_spared(ctx, s) ? DIALLED_OTHER : DIALLED_NOBODY;
-		return 0;
+		if (!frontend_at(&peer->addr, 0, 0))
+			return DIALLED_OTHER;
+		return is_spared(ctx, s) ? DIALLED_OTHER : DIALLED_NOBODY;
 	}
-	*outcome = reach_frontend(ctx, s, frontend);
-	if (*outcome != DIALLED_SERVICE)
-		return 0;
-	slot = choose_slot(frontend);
-	if (!slot)
-		*outcome = frontend->flags & FRONTEND_ELSEWHERE ? DIALLED_NOT_LOCAL
-								: DIALLED_NOBODY;
-	return slot;
+	outcome = reach_frontend(ctx, s, frontend);
+	if (outcome != DIALLED_SERVICE)
+		return outcome;
+	return choose_for_socket(s, frontend, peer, chosen);
 }
 
 /* connect(): one choice for the connection. */
@@ -126,17 +147,17 @@ static enum dialled dial(struct bpf_sock_addr *ctx, struct peer *peer)
 {
 	struct settings *s = settings_row();
 	u8 proto = s ? translated_protocol(ctx, s) : 0;
+	struct translation chosen = {};
 	struct peer vip = *peer;
 	enum dialled outcome;
-	struct slot *slot;
 
 	if (!proto)
 		return DIALLED_OTHER;
-	slot = pick(ctx, s, peer, proto, &outcome);
-	if (!slot)
+	outcome = pick(ctx, s, peer, proto, &chosen);
+	if (outcome != DIALLED_SERVICE)
 		return outcome;
-	peer->addr = slot->addr;
-	peer->port = slot->port;
+	peer->addr = chosen.addr;
+	peer->port = chosen.port;
 	remember_vip(socket_cookie(ctx), peer, &vip);
 	return DIALLED_SERVICE;
 }
@@ -169,17 +190,15 @@ static struct translation *known_datagram(const struct settings *s, struct tuple
 }
 
 static enum dialled choose_datagram(struct bpf_sock_addr *ctx, const struct settings *s,
-				    struct peer *peer, struct tuple *key, u32 now)
+				    struct peer *peer, struct tuple *key)
 {
-	struct translation chosen = {.seen = now};
-	enum dialled outcome;
-	struct slot *slot = pick(ctx, s, peer, IPPROTO_UDP, &outcome);
+	struct translation chosen = {};
+	enum dialled outcome = pick(ctx, s, peer, IPPROTO_UDP, &chosen);
 
-	if (!slot)
+	if (outcome != DIALLED_SERVICE)
 		return outcome;
-	chosen.backend = slot->backend;
-	peer->addr = chosen.addr = slot->addr;
-	peer->port = chosen.port = slot->port;
+	peer->addr = chosen.addr;
+	peer->port = chosen.port;
 	translations.update(key, &chosen);
 	return DIALLED_SERVICE;
 }
@@ -204,7 +223,7 @@ static enum dialled dial_datagram(struct bpf_sock_addr *ctx, struct peer *peer)
 		peer->addr = known->addr;
 		peer->port = known->port;
 	} else {
-		outcome = choose_datagram(ctx, s, peer, &key, now);
+		outcome = choose_datagram(ctx, s, peer, &key);
 		if (outcome != DIALLED_SERVICE)
 			return outcome;
 	}

@@ -45,6 +45,8 @@ struct settings {
 	__u32 hold_from_pod; /* ifindex; 0: none */
 	__u32 hold_to_pod;
 	__u32 pad0;
+	struct address node4; /* this node's InternalIP; zero: none */
+	struct address node6;
 };
 
 /* workloads: a local pod's address -> its link and the two rule sets that judge it. */
@@ -197,6 +199,12 @@ struct translation {
 	__be16 port;
 	__u16 pad;
 	__u32 seen; /* jiffies, low 32 bits */
+};
+
+/* affinities: a client of a service with session affinity -> the backend it gets again. */
+struct affinity_key {
+	__u64 service;
+	struct address client;
 };
 
 /* snat: at an uplink; leaving tuple -> the node's address and port, arriving tuple -> the pod's. */

@@ -20,6 +20,7 @@ BPF_F_TABLE("lpm_trie", struct range_key, u32, source_ranges, 65536, BPF_F_NO_PR
 
 BPF_TABLE("lru_hash", struct tuple, struct flow, flows, 65536);
 BPF_TABLE("lru_hash", struct tuple, struct translation, translations, 65536);
+BPF_TABLE("lru_hash", struct affinity_key, struct translation, affinities, 65536);
 BPF_TABLE("lru_hash", struct tuple, struct snat, snat, 65536);
 BPF_TABLE("lru_hash", struct socket_key, struct socket_vip, sockets, 65536);
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, 8192);

@@ -49,6 +49,7 @@ struct packet {
 	u32 pad0;
 	struct address vip;
 	u64 backend; /* chosen for a new translation; 0: none was made */
+	u64 affinity; /* the service that is to remember it for the client; 0: none */
 	u64 judged_set;
 	u64 judged_revision;
 	u64 judged_peer;

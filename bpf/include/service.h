@@ -54,4 +54,32 @@ static bool has_backend(u64 id)
 	return backends.lookup(&id) != 0;
 }
 
+/* What a client of a service with affinity was given, while it is one of the frontend's. */
+static struct translation *kept_choice(const struct settings *s, const struct frontend *frontend,
+				       const struct address *client, u32 now)
+{
+	struct affinity_key key = {.service = frontend->service, .client = *client};
+	u32 chosen = frontend->flags & FRONTEND_LOCAL_INSIDE ? BACKEND_CHOSEN_LOCAL
+							     : BACKEND_CHOSEN;
+	struct translation *known;
+	struct backend *backend;
+
+	if (!frontend->affinity_s)
+		return 0;
+	known = affinities.lookup(&key);
+	if (!known || is_older(now, known->seen, frontend->affinity_s, s))
+		return 0;
+	backend = backends.lookup(&known->backend);
+	return backend && (backend->flags & chosen) ? known : 0;
+}
+
+/* From now on, for as long as the service's affinity lasts. */
+static void keep_choice(u64 service, const struct address *client,
+			const struct translation *chosen)
+{
+	struct affinity_key key = {.service = service, .client = *client};
+
+	affinities.update(&key, (struct translation *)chosen);
+}
+
 #endif

@@ -77,6 +77,28 @@ static enum reason without_slot(const struct frontend *frontend)
 	return frontend->flags & FRONTEND_ELSEWHERE ? REASON_NO_LOCAL_BACKEND : REASON_NO_BACKEND;
 }
 
+/* The backend that a client of this service has, or else any. */
+static enum reason choose_backend(struct packet *p, const struct settings *s,
+				  const struct frontend *frontend)
+{
+	struct translation *kept = kept_choice(s, frontend, &p->tuple.src, p->now);
+	struct slot *slot;
+
+	if (frontend->affinity_s)
+		p->affinity = frontend->service;
+	if (kept) {
+		p->backend = kept->backend;
+		retarget(p, s, &kept->addr, kept->port);
+		return REASON_NONE;
+	}
+	slot = choose_slot(frontend);
+	if (!slot)
+		return without_slot(frontend);
+	p->backend = slot->backend;
+	retarget(p, s, &slot->addr, slot->port);
+	return REASON_NONE;
+}
+
 /*
  * REASON_NONE with p->translated where the packet is for a VIP with a backend, REASON_NO_BACKEND
  * where it must be refused, another where it is dropped, plain REASON_NONE where no Service is
@@ -85,7 +107,6 @@ static enum reason without_slot(const struct frontend *frontend)
 static enum reason translate(struct packet *p, const struct settings *s)
 {
 	struct frontend *frontend = 0;
-	struct slot *slot;
 
 	if (has_ports(p)) {
 		if (translate_as_before(p, s))
@@ -101,12 +122,7 @@ static enum reason translate(struct packet *p, const struct settings *s)
 		return REASON_NO_BACKEND;
 	if ((frontend->flags & FRONTEND_RANGES) && !is_in_ranges(frontend, &p->tuple.src))
 		return REASON_SOURCE_RANGE;
-	slot = choose_slot(frontend);
-	if (!slot)
-		return without_slot(frontend);
-	retarget(p, s, &slot->addr, slot->port);
-	p->backend = slot->backend;
-	return REASON_NONE;
+	return choose_backend(p, s, frontend);
 }
 
 /* Remembers a choice that was admitted, so that the client's next packet meets it. */
@@ -120,6 +136,8 @@ static enum reason remember_choice(struct packet *p)
 	chosen.addr = p->tuple.dst;
 	chosen.port = p->tuple.dport;
 	chosen.seen = p->now;
+	if (p->affinity)
+		keep_choice(p->affinity, &p->wire.src, &chosen);
 	return translations.update(&p->wire, &chosen) ? REASON_TABLE_FULL : REASON_NONE;
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Iterator
 
 from weft.bpf.layout import UNSPECIFIED, SettingFlag, pack_u32
 from weft.bpf.layout import Settings as SettingsRow
-from weft.proxy.model.objects import Kind, Link
+from weft.proxy.model.objects import Address, Kind, Link, Node
 from weft.proxy.model.world import Change, Mode, SocketHook, World
 from weft.proxy.plan.links import HOLD_LINK
 from weft.proxy.plan.node import HELD, HOLD, OVERLAY, gateway, pod_cidr
@@ -33,8 +33,16 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         ask_port=settings.ask_port,
         hold_from_pod=hold_from_pod,
         hold_to_pod=hold_to_pod,
+        node4=_internal_ip(own, 4),
+        node6=_internal_ip(own, 6),
     )
     yield Row("settings", pack_u32(0), row.pack())
+
+
+def _internal_ip(own: Node | None, version: int) -> Address:
+    """What stands for the node's own clients where a Service tells clients apart."""
+    addresses = own.addresses if own is not None else ()
+    return next((a for a in addresses if a.version == version), UNSPECIFIED)
 
 
 def _hold_ends(world: World) -> tuple[int, int]:

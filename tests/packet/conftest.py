@@ -1,11 +1,13 @@
 """Fixtures of the packet tests: one load for all of them, empty tables for each."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from tests.packet.runner import Node, loaded
 from tests.packet.scene import ADDRESSES, Scene
+from tests.packet.sockets import Sockets, hook
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +41,18 @@ def scene6(node: Node) -> Scene:
     made = Scene(node, ADDRESSES[6])
     made.settings()
     return made
+
+
+@pytest.fixture(scope="module")
+def hooked(node: Node) -> Iterator[Node]:
+    with hook(node) as made:
+        yield made
+
+
+@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
+def sockets(request: pytest.FixtureRequest, hooked: Node) -> Iterator[Sockets]:
+    hooked.clear()
+    with ExitStack() as stack:
+        made = Sockets(hooked, request.param, stack)
+        made.settings(host_netns=1)  # no namespace's: this process counts as a pod's
+        yield made

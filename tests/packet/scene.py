@@ -122,6 +122,8 @@ class Scene:
             ask_port=ASK_PORT,
             hold_from_pod=0,
             hold_to_pod=0,
+            node4=UNSPECIFIED,
+            node6=UNSPECIFIED,
         )
         self.node.put("settings", 0, replace(row, **changes))  # type: ignore[arg-type]
 
