@@ -89,8 +89,8 @@ def sub_cgroup(name: str) -> Iterator[Path]:
 
 
 def write_settings(datapath: Datapath) -> None:
-    none = UNSPECIFIED
-    row = Settings(netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, none, none, 0, 0, 0, 0)
+    none = (UNSPECIFIED, UNSPECIFIED)
+    row = Settings(netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, *none, 0, 0, 0, 0, *none)
     datapath.tables["settings"].update({pack_u32(0): row.pack()})
 
 

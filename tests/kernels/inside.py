@@ -236,8 +236,8 @@ def events_of_drops_are_read(guest: Guest) -> None:
 
 
 def _settings(guest: Guest) -> None:
-    none = UNSPECIFIED
-    row = Settings(netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, none, none, 0, 0, 0, 0)
+    none = (UNSPECIFIED, UNSPECIFIED)
+    row = Settings(netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, *none, 0, 0, 0, 0, *none)
     guest.datapath.tables["settings"].update({pack_u32(0): row.pack()})
 
 

@@ -26,7 +26,7 @@ KINDS = [pytest.param(kind, id=name) for kind, name in
 
 def serve(
     sockets: Sockets,
-    kind: int,
+    kind: socket.SocketKind,
     *servers: socket.socket,
     flags: int = 0,
     affinity_s: int = 0,
@@ -77,7 +77,9 @@ def test_pods_sockets_leave_a_silent_drop_to_their_packets(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_node_reaches_what_its_address_is_in_the_ranges_of(sockets: Sockets, kind: int) -> None:
+def test_the_node_reaches_what_its_address_is_in_the_ranges_of(
+    sockets: Sockets, kind: socket.SocketKind
+) -> None:
     sockets.be_the_node()
     flags = FrontendFlag.RANGES | FrontendFlag.NODE_IN_RANGES
     serve(sockets, kind, sockets.server(kind), flags=flags)
