@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from weft.proxy.apply.gate import Stage
 from weft.proxy.model import sightings
+from weft.proxy.model.lastknown import LastKnown
 from weft.proxy.model.objects import Broken, Kind, Ref, Sighting
 from weft.proxy.model.world import Change, Key, Record, World
 from weft.proxy.watch.events import Event, Listed, Moved, kind_of
@@ -40,6 +41,7 @@ class Intake:
         self._listed: set[Kind] = set()
         self._cached: set[Kind] = set()
         self._early_pods: list[Event] = []
+        self._last_known = LastKnown()
 
     @property
     def stage(self) -> Stage:
@@ -99,6 +101,19 @@ class Intake:
             yield from self._move(kind, key, None)
 
     def _move(self, kind: Kind, key: Key, record: Record | None) -> Iterator[Step]:
+        if kind is not Kind.SLICE:
+            yield from self._put(kind, key, record)
+            return
+        had = len(self._last_known)
+        for place, piece in self._last_known.moves(self.world, key, record):
+            yield from self._put(kind, place, piece)
+        if len(self._last_known) > had:
+            said = {"slice": str(key)}
+            log.warning(
+                "no API server is an endpoint of its Service, the last known stay", extra=said
+            )
+
+    def _put(self, kind: Kind, key: Key, record: Record | None) -> Iterator[Step]:
         held = self.world.table(kind).get(key)
         if kind is Kind.NODE and key == self._own_node:
             self._note_own_node(deleted=record is None and held is not None)
@@ -109,7 +124,7 @@ class Intake:
         before, self.world = self.world, self.world.with_change(change)
         yield Step(change, before, self.world)
         for gone in sightings.outdated(change, self.world):
-            yield from self._move(Kind.SIGHTING, gone, None)
+            yield from self._put(Kind.SIGHTING, gone, None)
 
     def _believed(self, record: Record | None) -> Record | None:
         """Another node's word is taken as far as the API bears it out."""

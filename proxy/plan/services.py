@@ -24,6 +24,7 @@ from weft.bpf.layout import (
 )
 from weft.proxy.model.ids import content_id
 from weft.proxy.model.index import service_of
+from weft.proxy.model.lastknown import API_SERVER
 from weft.proxy.model.objects import (
     PROTOCOL_NUMBERS,
     Address,
@@ -40,7 +41,6 @@ from weft.proxy.model.world import Change, World
 from weft.proxy.plan.rows import Planner, Row
 from weft.proxy.plan.services_choice import Choice, Endpoint, Standpoint, categorize, endpoints
 from weft.proxy.plan.services_frontends import (
-    API_SERVER,
     LOOPBACKS,
     Claim,
     Origin,

@@ -12,11 +12,11 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from weft.proxy.model.lastknown import API_SERVER
 from weft.proxy.model.objects import Address, Network, Protocol, Record, Ref, Service, ServicePort
 from weft.proxy.model.owners import owner
 from weft.proxy.model.world import World
 
-API_SERVER = Ref("default", "kubernetes")
 LOOPBACKS: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _PLANNED = (Protocol.TCP, Protocol.UDP)
 
