@@ -3,12 +3,14 @@
 Asked by other planners and by who watches path MTUs; yields no rows of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from weft.proxy.model.objects import Address, Kind, Network, PathMtu
-from weft.proxy.model.world import Change, Settings, World
+from immutables import Map
+
+from weft.proxy.model.objects import Address, Kind, Network, Node, PathMtu, Record
+from weft.proxy.model.world import Change, Key, World
 from weft.proxy.plan.mtu import VXLAN_BYTES, alters_tunnels, link_mtu_bytes, overlay_mtu_bytes
 from weft.proxy.plan.node import NEVER_UPLINKS
 from weft.proxy.plan.reach import Tunnel, reaches
@@ -53,38 +55,51 @@ def _alters_overlay(change: Change, before: World, after: World) -> bool:
 def routed_ends(world: World) -> Mapping[Address, int]:
     """The tunnel ends that a router is on the way to, with what the link towards them carries.
 
-    The same World has the same mapping. None where the operator has named the paths' size.
+    The same mapping until it changes. Empty where the operator has named the paths' size.
     """
     global _known
-    made_of = world.table(Kind.NODE), world.table(Kind.LINK), world.settings
-    if _known is None or any(a is not b for a, b in zip(_known[:3], made_of, strict=True)):
-        _known = _Known(*made_of, MappingProxyType(_routed_ends(world)))
-    return _known.ends
+    known, nodes = _known, world.table(Kind.NODE)
+    made_of = (world.own_node(), world.table(Kind.LINK), world.settings)
+    if known is None or any(a is not b for a, b in zip(known.made_of, made_of, strict=True)):
+        known = _Known(made_of, Map(), {}, MappingProxyType({}))
+    if known.nodes is not nodes:
+        known = _next(world, known, nodes)
+    _known = known
+    return known.ends
 
 
 class _Known(NamedTuple):
-    """Remembered for what it was made from: it is asked for every second."""
+    """Remembered for what it was made from: it is asked for every second, and there may be
+    thousands of nodes, of which one changes.
+    """
 
-    nodes: object
-    links: object
-    settings: Settings
+    made_of: tuple[object, object, object]
+    nodes: Map[Key, Record]
+    by_node: Mapping[Key, frozenset[Address]]
     ends: Mapping[Address, int]
 
 
 _known: _Known | None = None
 
 
-def _routed_ends(world: World) -> dict[Address, int]:
-    settings = world.settings
-    if settings.path_mtu_bytes or not settings.has_overlay or world.own_node() is None:
-        return {}
+def _next(world: World, known: _Known, nodes: Map[Key, Record]) -> _Known:
     shared = [n for link in world.links() if is_uplink(link) for n in link.networks]
-    ends = {
-        way.end
-        for node in world.nodes()
-        if node.ref.name != settings.node
-        for _, way in reaches(world, node)
-        if isinstance(way, Tunnel)
+    by_node = {
+        key: known.by_node[key]
+        if known.nodes.get(key) is node
+        else _routed(world, cast(Node, node), shared)
+        for key, node in nodes.items()
     }
-    routed = [end for end in sorted(ends, key=str) if not any(end in n for n in shared)]
-    return {end: link_mtu_bytes(world, end.version) for end in routed}
+    sizes = {version: link_mtu_bytes(world, version) for version in (4, 6)}
+    ends = {end: sizes[end.version] for of_node in by_node.values() for end in of_node}
+    if ends == known.ends:
+        return known._replace(nodes=nodes, by_node=by_node)
+    return _Known(known.made_of, nodes, by_node, MappingProxyType(ends))
+
+
+def _routed(world: World, node: Node, shared: Iterable[Network]) -> frozenset[Address]:
+    settings = world.settings
+    if settings.path_mtu_bytes or world.own_node() is None or node.ref.name == settings.node:
+        return frozenset()
+    ends = {way.end for _, way in reaches(world, node) if isinstance(way, Tunnel)}
+    return frozenset(end for end in ends if not any(end in network for network in shared))

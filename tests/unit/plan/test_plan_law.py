@@ -29,6 +29,7 @@ from weft.proxy.plan import (
 )
 from weft.proxy.plan import settings as settings_row
 from weft.proxy.plan.mtu import alters_tunnels, tunnel_versions
+from weft.proxy.plan.path_mtu import routed_ends
 from weft.proxy.plan.rows import Planner
 
 MOVED_BY = {
@@ -82,6 +83,20 @@ def test_what_is_remembered_of_tunnels_is_what_a_fresh_look_says(
         remembered = tunnel_versions(world)
         assert tunnel_versions(World(replace(of), world.tables, world.indexes)) == remembered
         tunnel_versions(world)
+
+
+@given(data=st.data(), of=settings)
+@hypothesis.settings(deadline=None)
+def test_what_is_remembered_of_ends_behind_routers_is_what_a_fresh_look_says(
+    data: DataObject, of: Settings
+) -> None:
+    world = World(of)
+    for moves in data.draw(turns(Kind.NODE, Kind.LINK)):
+        for kind, key, record in moves:
+            world = world.with_change(change(world, kind, key, record))
+        remembered = routed_ends(world)
+        assert routed_ends(World(replace(of), world.tables, world.indexes)) == remembered
+        assert routed_ends(world) == remembered
 
 
 @given(seed=st.integers(0, 1 << 32))
