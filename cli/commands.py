@@ -10,7 +10,7 @@ from weft.cli import listings
 from weft.cli.client import TIMEOUT_S, daemon, items
 from weft.cli.failure import FAILED_CHECK, Failure
 from weft.cli.flows import watch
-from weft.cli.output import plain, print_document, print_listing
+from weft.cli.output import plain, print_document, print_listing, print_table
 from weft.cli.text import columns, duration, neutral, terminal_width
 from weft.proxy.api import weft_pb2 as pb
 from weft.proxy.api.weft_pb2_grpc import WeftStub
@@ -59,6 +59,8 @@ def _services(stub: WeftStub, arguments: argparse.Namespace) -> int:
         print_document(listings.SERVICES.kind, {"items": documents})
         return 0
     print_listing(listings.SERVICES, found, arguments.output)
+    print()
+    print_table(listings.FRONTENDS, listings.frontends(found), wide=arguments.output == "wide")
     print()
     print_listing(listings.ENDPOINTS, behind, arguments.output)
     return 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from weft.cli.text import duration
 from weft.proxy.api import weft_pb2 as pb
@@ -10,7 +10,7 @@ from weft.proxy.api import weft_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `wide` ones show with -o wide only. `cell` takes the listing's message."""
+    """One column; `wide` ones show with -o wide only. `cell` takes one of the listing's items."""
 
     title: str
     cell: Callable[[Any], str]
@@ -53,9 +53,51 @@ def _ports(service: pb.Service) -> str:
 
 def _endpoints(service: pb.Service) -> str:
     """Of the family with the fewest, port by port: what a client may run into."""
-    return joined(
-        str(min((f.endpoints for f in port.frontends), default=0)) for port in service.ports
-    )
+    served = ([f for f in port.frontends if not f.not_served] for port in service.ports)
+    return joined(str(min((f.endpoints for f in of_port), default=0)) for of_port in served)
+
+
+def _policies(service: pb.Service) -> str:
+    """Where clients inside and outside are kept to their node's endpoints."""
+    said = {
+        "inside": service.internal_traffic_policy,
+        "outside": service.external_traffic_policy,
+    }
+    return joined(f"{who}: {policy}" for who, policy in said.items() if policy)
+
+
+class Reached(NamedTuple):
+    """One frontend with the port of the Service that it leads to."""
+
+    service: pb.Service
+    port: pb.ServicePort
+    frontend: pb.Frontend
+
+
+def frontends(services: Iterable[pb.Service]) -> list[Reached]:
+    """Every address and port by which the services are, or would be, reached."""
+    return [
+        Reached(service, port, frontend)
+        for service in services
+        for port in service.ports
+        for frontend in port.frontends
+    ]
+
+
+def _spread(frontend: pb.Frontend) -> str:
+    """How many endpoints clients get; where those outside get others, both."""
+    inside, outside = frontend.endpoints, frontend.outside_endpoints
+    return str(inside) if inside == outside else f"{inside}, from outside {outside}"
+
+
+def _serving(reached: Reached) -> str:
+    why = reached.frontend.not_served
+    return f"not served: {why}" if why else state(reached.frontend.status)
+
+
+def _chosen(endpoint: pb.Endpoint) -> str:
+    chosen = "yes" if endpoint.chosen else "no"
+    return f"{chosen}: {endpoint.unused}" if endpoint.unused else chosen
 
 
 def _conditions(endpoint: pb.Endpoint) -> str:
@@ -102,7 +144,21 @@ SERVICES = Listing(
         Column("cluster-ip", lambda s: joined(s.cluster_ips)),
         Column("ports", _ports),
         Column("endpoints", _endpoints),
+        Column("policies", _policies, wide=True),
+        Column("affinity", lambda s: duration(s.affinity_s) if s.affinity_s else "", wide=True),
         Column("status", lambda s: state(s.status)),
+    ),
+)
+FRONTENDS = Listing(
+    "FrontendList",
+    (
+        Column("namespace", lambda r: r.service.namespace),
+        Column("service", lambda r: r.service.name),
+        Column("kind", lambda r: r.frontend.origin),
+        Column("address", lambda r: at(r.frontend.address, r.frontend.port)),
+        Column("port", lambda r: f"{r.port.name or '-'}/{r.port.protocol}"),
+        Column("endpoints", lambda r: _spread(r.frontend)),
+        Column("status", _serving),
     ),
 )
 ENDPOINTS = Listing(
@@ -115,7 +171,8 @@ ENDPOINTS = Listing(
         Column("pod", lambda e: e.pod),
         Column("node", lambda e: e.node),
         Column("conditions", _conditions),
-        Column("chosen", lambda e: "yes" if e.chosen else "no"),
+        Column("zone", lambda e: e.zone, wide=True),
+        Column("chosen", _chosen),
         Column("status", lambda e: state(e.status)),
     ),
 )

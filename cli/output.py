@@ -49,9 +49,13 @@ def print_listing(listing: Listing, messages: Iterable[Message], output: str) ->
     if output == "json":
         print_document(listing.kind, {"items": [plain(message) for message in messages]})
         return
-    wide = output == "wide"
+    print_table(listing, messages, wide=output == "wide")
+
+
+def print_table(listing: Listing, items: Iterable[object], *, wide: bool) -> None:
+    """All `items`, which need not be messages, as lines under their columns' titles."""
     shown = listing.shown(wide=wide)
-    rows = [[column.cell(message) for column in shown] for message in messages]
+    rows = [[column.cell(item) for column in shown] for item in items]
     titles = [column.title for column in shown]
     width = None if wide else terminal_width()
     print("\n".join(columns(titles, rows, width=width)))

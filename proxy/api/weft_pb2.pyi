@@ -139,22 +139,22 @@ class ServicePort(_message.Message):
     def __init__(self, name: _Optional[str] = ..., protocol: _Optional[str] = ..., port: _Optional[int] = ..., frontends: _Optional[_Iterable[_Union[Frontend, _Mapping]]] = ...) -> None: ...
 
 class Frontend(_message.Message):
-    __slots__ = ("address", "port", "endpoints", "status", "origin", "not_served", "local_endpoints")
+    __slots__ = ("address", "port", "endpoints", "status", "origin", "not_served", "outside_endpoints")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     NOT_SERVED_FIELD_NUMBER: _ClassVar[int]
-    LOCAL_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     address: str
     port: int
     endpoints: int
     status: RowStatus
     origin: str
     not_served: str
-    local_endpoints: int
-    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., endpoints: _Optional[int] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., origin: _Optional[str] = ..., not_served: _Optional[str] = ..., local_endpoints: _Optional[int] = ...) -> None: ...
+    outside_endpoints: int
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., endpoints: _Optional[int] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., origin: _Optional[str] = ..., not_served: _Optional[str] = ..., outside_endpoints: _Optional[int] = ...) -> None: ...
 
 class EndpointList(_message.Message):
     __slots__ = ("items",)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import NamedTuple
 
-from weft.bpf.layout import Frontend, FrontendKey, Slot, SlotKey, pack_u64
+from weft.bpf.layout import Frontend, FrontendFlag, FrontendKey, Slot, SlotKey, pack_u64
 from weft.proxy.api import weft_pb2 as pb
 from weft.proxy.loop import View
 from weft.proxy.model.objects import PROTOCOL_NUMBERS, Ref, Service, ServicePort, SliceEndpoint
@@ -124,12 +124,14 @@ def _frontend(
     place, key = claim.place, _key(claim.place)
     planned_rows = [row for row in rows if row.table == "frontends" and row.key == key]
     actual = reading.row("frontends", key) if served else None
-    row = Frontend.unpack(actual) if actual else None
+    row = Frontend.unpack(actual) if actual else Frontend(0, 0, 0, 0, 0, 0)
+    inside = row.local_backends if row.flags & FrontendFlag.LOCAL_INSIDE else row.backends
+    outside = row.local_backends if row.flags & FrontendFlag.LOCAL_OUTSIDE else row.backends
     return pb.Frontend(
         address=str(place.address),
         port=place.number,
-        endpoints=row.backends if row else 0,
-        local_endpoints=row.local_backends if row else 0,
+        endpoints=inside,
+        outside_endpoints=outside if row.flags & FrontendFlag.EXTERNAL else inside,
         status=reading.status(planned_rows) if served else DONE,
         origin=claim.origin.name.lower().replace("_", "-"),
         not_served="" if served else refusal(reading.world, ref, claim),

@@ -93,6 +93,16 @@ def test_one_service_is_shown_with_what_it_leads_to(weft: Weft) -> None:
         assert "default/far" in out
 
 
+def test_one_service_is_shown_with_each_address_and_why_endpoints_are_not_used(weft: Weft) -> None:
+    _, out = weft("services", "web", "-o", "wide")
+    _, frontends, endpoints = (part.splitlines()[1:] for part in out.strip().split("\n\n"))
+    assert [line.split() for line in frontends] == [
+        ["default", "web", "cluster-ip", "10.96.0.10:80", "http/TCP", "1", "done"]
+    ]
+    assert any("no: not ready" in line and "default/far" in line for line in endpoints)
+    assert any(" yes " in line and "default/server" in line for line in endpoints)
+
+
 @pytest.mark.parametrize("command", LISTINGS)
 def test_every_listing_has_a_table_a_wider_one_and_json(weft: Weft, command: str) -> None:
     table, wide = weft(command)[1], weft(command, "-o", "wide")[1]

@@ -1,8 +1,8 @@
 """Listings: what the kernel holds, in the names of the API, with a status per row."""
 
 import asyncio
-from dataclasses import replace
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
@@ -78,6 +78,33 @@ def test_a_row_that_the_kernel_refused_is_an_error_with_its_reason_and_age() -> 
             assert service.status.age_s >= 0
             (first,) = await gathered(list_services(node.view, pb.ListRequest(name="web")))
             assert first.status.state == DONE
+
+    asyncio.run(story())
+
+
+def test_every_address_is_listed_with_who_gets_what_there_or_why_it_is_not_served() -> None:
+    async def story() -> None:
+        async with running() as node:
+            exposed = replace(
+                small_node.service(),
+                ports=(ServicePort("http", Protocol.TCP, 80, 30080),),
+                external_ips=(ip_address("192.0.2.2"),),
+                external_local=True,
+            )
+            await node.moved(Kind.SERVICE, WEB, exposed)
+            away = replace(small_node.endpoint_slice().endpoints[0], node="n2")
+            pieces = replace(small_node.endpoint_slice(), endpoints=(away,))
+            await node.moved(Kind.SLICE, pieces.ref, pieces)
+            (service,) = await gathered(list_services(node.view, EVERYTHING))
+            (endpoint,) = await gathered(list_endpoints(node.view, EVERYTHING))
+            said = {f.origin: f for f in service.ports[0].frontends}
+            assert said.keys() == {"cluster-ip", "node-port", "external-ip"}
+            assert said["node-port"].address == "192.0.2.1"
+            assert said["external-ip"].not_served == "an address of node n2"
+            assert (said["cluster-ip"].endpoints, said["cluster-ip"].outside_endpoints) == (1, 1)
+            assert (said["node-port"].endpoints, said["node-port"].outside_endpoints) == (1, 0)
+            assert (endpoint.chosen, endpoint.unused) == (True, "policy Local: not on this node")
+            assert endpoint.status.state == service.status.state == DONE
 
     asyncio.run(story())
 
