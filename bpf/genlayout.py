@@ -13,6 +13,8 @@ from weft.bpf.wire import TableKind, TableSpec
 FOLDER = Path(__file__).resolve().parent
 LINE_LENGTH = 100
 _CODES = {"__u8": "B", "__u16": "H", "__u32": "I", "__u64": "Q", "__s32": "i", "__s64": "q"}
+# What the programs write in tables that are no LRU.
+_STATES = ("struct counter", "struct north_south")
 _TABLE_MACROS = ("BPF_TABLE", "BPF_F_TABLE")
 _BIG_ENDIAN = {"__be16", "__be32"}
 _SCALARS = {"u32": 4, "__u32": 4, "u64": 8, "__u64": 8, "int": 4}
@@ -102,7 +104,7 @@ def _table(macro: str, words: list[str], sizes: dict[str, int]) -> TableSpec:
         raise LayoutError(f"maps.h: {macro}({', '.join(words)}) is none of the known macros")
     kind = TableKind(words[0].strip('"'))
     key, value, name, entries = words[1:5]
-    is_state = kind is TableKind.LRU_HASH or value == "struct counter"
+    is_state = kind is TableKind.LRU_HASH or value in _STATES
     no_prealloc = kind is TableKind.LPM_TRIE or words[5:] == ["BPF_F_NO_PREALLOC"]
     types = (_type_name(key), _type_name(value), sizes[key], sizes[value])
     return TableSpec(name, kind, *types, int(entries, 0), no_prealloc, is_state)

@@ -107,6 +107,8 @@ class FlowPath(IntEnum):
     OVERLAY = 3
     DIRECT = 4
     HAIRPIN = 5
+    UPLINK = 6
+    ENTRY = 7
 
 
 class PrefixFlag(IntFlag):
@@ -137,6 +139,7 @@ class Reason(IntEnum):
     NOT_OURS = 6
     DIRECT = 7
     HELD = 8
+    ANSWERED = 9
     POLICY_INGRESS = 16
     POLICY_EGRESS = 17
     SOURCE_SPOOFED = 18
@@ -508,14 +511,14 @@ class Tuple:
         )
 
 
-_FLOW = struct.Struct("=QQ16s2sBBI")
+_FLOW = struct.Struct("=QQ16s2sBBI4xI")
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
     """struct flow"""
 
-    SIZE: ClassVar[int] = 40
+    SIZE: ClassVar[int] = 48
 
     initiator_revision: int
     responder_revision: int
@@ -523,6 +526,7 @@ class Flow:
     vip_port: int
     flags: int
     path: int
+    ifindex: int
     seen: int
 
     def pack(self) -> Packed:
@@ -533,6 +537,7 @@ class Flow:
             self.vip_port.to_bytes(2, "big"),
             self.flags,
             self.path,
+            self.ifindex,
             self.seen,
         )
 
@@ -547,7 +552,29 @@ class Flow:
             row[4],
             row[5],
             row[6],
+            row[7],
         )
+
+
+_NORTH_SOUTH = struct.Struct("=II")
+
+
+@dataclass(frozen=True, slots=True)
+class NorthSouth:
+    """struct north_south"""
+
+    SIZE: ClassVar[int] = 8
+
+    translated: int
+    by_stack: int
+
+    def pack(self) -> Packed:
+        return _NORTH_SOUTH.pack(self.translated, self.by_stack)
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Self:
+        row = _NORTH_SOUTH.unpack(data)
+        return cls(row[0], row[1])
 
 
 _TRANSLATION = struct.Struct("=Q16s2s2xI")
@@ -1045,14 +1072,21 @@ LAYOUTS: Final = {
         "pad:__u8[3]@37",
     ),
     "Flow": (
-        "40",
+        "48",
         "initiator_revision:__u64@0",
         "responder_revision:__u64@8",
         "vip:struct-address@16",
         "vip_port:__be16@32",
         "flags:__u8@34",
         "path:__u8@35",
-        "seen:__u32@36",
+        "ifindex:__u32@36",
+        "pad0:__u32@40",
+        "seen:__u32@44",
+    ),
+    "NorthSouth": (
+        "8",
+        "translated:__u32@0",
+        "by_stack:__u32@4",
     ),
     "Translation": (
         "32",
@@ -1258,8 +1292,19 @@ TABLES: Final[dict[str, TableSpec]] = {
         "Tuple",
         "Flow",
         40,
-        40,
+        48,
         65536,
+        False,
+        True,
+    ),
+    "north_south": TableSpec(
+        "north_south",
+        TableKind.ARRAY,
+        "u32",
+        "NorthSouth",
+        4,
+        8,
+        1,
         False,
         True,
     ),

@@ -14,6 +14,7 @@
 #include "rewrite.h"
 #include "masquerade.h"
 #include "deliver.h"
+#include "north.h"
 #include "reach.h"
 #include "leave.h"
 
@@ -24,14 +25,27 @@ static bool is_layer3(const struct uplink *uplink)
 	return uplink && (uplink->flags & UPLINK_LAYER3);
 }
 
+/* Whether a packet of `pod`, or of the node, may leave with the source that it has. */
+static bool keeps_source(struct packet *p, const struct settings *s, const struct workload *pod,
+			 const struct address *addr)
+{
+	struct prefix *prefix;
+
+	if (!pod && keeps_own_port(p, s, addr))
+		return true;
+	prefix = prefix_of(&p->tuple.dst);
+	return prefix && (prefix->flags & PREFIX_OUR_NETWORK);
+}
+
 static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
 	u32 ifindex = skb->ifindex, from = skb->ingress_ifindex;
 	struct uplink *uplink = uplinks.lookup(&ifindex);
 	struct workload *pod;
-	struct prefix *prefix;
 	struct address *addr;
+	struct flow *flow;
+	bool passes_by;
 
 	if (!s || !uplink || (is_layer3(uplink) ? parse_layer3(skb, p) : parse(skb, p)) ||
 	    p->kind == KIND_ARP)
@@ -42,15 +56,19 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	/* Masqueraded, what was handed on under a pod's address would be the node's. */
 	if (from && is_forged_by(from, p, s, pod))
 		return REASON_SOURCE_SPOOFED;
-	if (!(s->flags & SETTING_MASQUERADE))
+	flow = find_carried(p, s);
+	if (flow && is_reply(p, flow))
+		return answer_outside(skb, p, s, flow);
+	if (flow && p->kind == KIND_ICMP_ERROR)
+		p->tuple = p->wire;
+	/* A client's, on to a backend that would answer it past this node, is masqueraded anyway. */
+	passes_by = flow && from && !pod;
+	if (!passes_by && !(s->flags & SETTING_MASQUERADE))
 		return REASON_NOT_OURS;
 	/* A pod's, or the node's own about what it could not hand on to a pod. */
 	if (p->kind == KIND_ICMP_ERROR)
 		return masquerade_error(skb, p, s, pod);
-	if (!pod && keeps_own_port(p, s, addr))
-		return REASON_NOT_OURS;
-	prefix = prefix_of(&p->tuple.dst);
-	if (prefix && (prefix->flags & PREFIX_OUR_NETWORK))
+	if (!passes_by && keeps_source(p, s, pod, addr))
 		return REASON_NOT_OURS;
 	if (pod && p->fragment && know_fragment(p))
 		return REASON_FRAGMENT_UNKNOWN;
@@ -77,11 +95,20 @@ static enum reason arrive(struct __sk_buff *skb, struct packet *p, const struct 
 	return reach_pod(skb, p, s, dst, PATH_DIRECT);
 }
 
+/* What answers to the node's address on behalf of others. */
+static enum reason unmask(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	if (p->kind == KIND_ICMP_ERROR)
+		return restore_error(skb, p);
+	return p->kind == KIND_PLAIN ? restore(skb, p, s) : REASON_NOT_OURS;
+}
+
 static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
 	u32 ifindex = skb->ifindex;
 	struct workload *dst;
+	enum reason reason;
 	bool layer3;
 
 	if (!s)
@@ -94,11 +121,8 @@ static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)
 	dst = layer3 ? 0 : workloads.lookup(&p->tuple.dst);
 	if (dst)
 		return arrive(skb, p, s, dst);
-	if (!(s->flags & SETTING_MASQUERADE))
-		return REASON_NOT_OURS;
-	if (p->kind == KIND_ICMP_ERROR)
-		return restore_error(skb, p);
-	return p->kind == KIND_PLAIN ? restore(skb, p, s) : REASON_NOT_OURS;
+	reason = s->flags & SETTING_MASQUERADE ? unmask(skb, p, s) : REASON_NOT_OURS;
+	return reason != REASON_NOT_OURS || layer3 ? reason : come_in(skb, p, s);
 }
 
 int to_uplink(struct __sk_buff *skb)
@@ -115,11 +139,14 @@ int from_uplink(struct __sk_buff *skb)
 	return p ? leave(skb, p, handle_from_uplink(skb, p)) : TC_ACT_SHOT;
 }
 
-/* Whether a masqueraded pod's answer is under way here, as far as is known. */
+/* Whether a masqueraded pod's answer, or a client's packet to a Service, is under way here, as far
+ * as is known. */
 static bool is_for_pod(struct packet *p)
 {
 	struct snat *arriving = snat.lookup(&p->tuple);
 
+	if (translations.lookup(&p->tuple))
+		return true;
 	return arriving && !is_itself(arriving, &p->tuple.dst, p->tuple.dport);
 }
 

@@ -70,12 +70,15 @@ static bool is_standing(const struct settings *s, enum flow_path path)
 }
 
 static enum reason go(struct __sk_buff *skb, struct packet *p, const struct settings *s,
-		      const struct workload *dst, const struct prefix *to, enum flow_path path)
+		      const struct workload *dst, const struct prefix *to,
+		      const struct flow *flow, enum flow_path path)
 {
 	if (path == PATH_REDIRECT || path == PATH_HAIRPIN)
 		return dst ? into_pod(skb, p, dst) : REASON_NO_WORKLOAD;
-	if (path == PATH_OVERLAY)
+	if (path == PATH_OVERLAY || path == PATH_ENTRY)
 		return into_overlay(skb, p, s);
+	if (path == PATH_UPLINK && flow)
+		return into_uplink(p, flow->ifindex);
 	if (path == PATH_DIRECT && to)
 		return into_neighbour(skb, p, to);
 	return REASON_STACK;
@@ -128,6 +131,9 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 	}
 	if (path == PATH_REDIRECT && dst && !fits(skb, dst->ifindex))
 		path = PATH_STACK;
+	/* The stack's error must name the pod; it sends what it cuts itself from the VIP. */
+	if (path == PATH_UPLINK && flow && !fits(skb, flow->ifindex))
+		path = PATH_STACK;
 	reason = hairpin ? admit_hairpin(p, s, flow, src) : admit(p, s, flow, src, dst, path, 0);
 	if (!reason)
 		reason = remember_choice(p);
@@ -135,7 +141,7 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 		reason = translate_packet(skb, p, flow, path);
 	if (reason)
 		return reason;
-	reason = go(skb, p, s, hairpin ? src : dst, to, path);
+	reason = go(skb, p, s, hairpin ? src : dst, to, flow, path);
 	if (flow && !p->translated && !(flow->flags & FLOW_TRANSLATED))
 		note(skb, p, reason, dst);
 	return reason;
@@ -149,20 +155,6 @@ static bool may_be_for_vip(const struct packet *p, const struct flow *flow)
 {
 	return flow->path == PATH_STACK && !(flow->flags & FLOW_REPLIED) && !is_reply(p, flow) &&
 	       p->kind != KIND_ICMP_ERROR;
-}
-
-/*
- * One port may dial two VIPs of a backend, or a VIP and the backend itself: one flow, whose answers
- * come from what was dialled last.
- */
-static bool is_dialled_anew(const struct packet *p, const struct flow *flow)
-{
-	if (is_reply(p, flow) || p->kind == KIND_ICMP_ERROR)
-		return false;
-	if (!p->translated)
-		return flow->flags & FLOW_TRANSLATED;
-	return !(flow->flags & FLOW_TRANSLATED) || flow->vip_port != p->vip_port ||
-	       !same_address(&flow->vip, &p->vip);
 }
 
 static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,

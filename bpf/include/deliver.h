@@ -120,4 +120,12 @@ static enum reason into_neighbour(struct __sk_buff *skb, struct packet *p,
 	return REASON_DIRECT;
 }
 
+/* Back out of the uplink that a client is behind; the kernel's route there says by which router. */
+static enum reason into_uplink(struct packet *p, u32 ifindex)
+{
+	p->target = ifindex;
+	p->to_link = TO_ROUTE;
+	return REASON_ANSWERED;
+}
+
 #endif

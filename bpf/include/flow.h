@@ -186,6 +186,7 @@ static enum reason create_flow(struct packet *p, const struct workload *initiato
 		flags |= FLOW_INITIATOR_IS_DST;
 	flow.flags = flags_after(p, flags, reply);
 	flow.path = path;
+	flow.ifindex = p->came_by;
 	flow.seen = p->now;
 	p->is_new = 1;
 	return flows.update(key, &flow) ? REASON_TABLE_FULL : REASON_NONE;

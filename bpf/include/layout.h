@@ -180,6 +180,8 @@ enum flow_path {
 	PATH_OVERLAY = 3,
 	PATH_DIRECT = 4,  /* to or from a node on the same link, without a tunnel */
 	PATH_HAIRPIN = 5, /* backend and client are one pod: the client's address is masked */
+	PATH_UPLINK = 6,  /* from a client outside, through a Service; it is behind `ifindex` */
+	PATH_ENTRY = 7,	  /* the same, brought through the overlay by the node whose end `vip` is */
 };
 
 struct flow {
@@ -189,7 +191,18 @@ struct flow {
 	__be16 vip_port;
 	__u8 flags; /* enum flow_flag */
 	__u8 path;  /* enum flow_path */
+	__u32 ifindex; /* PATH_UPLINK: the link that its client's last packet came by */
+	__u32 pad0;
 	__u32 seen; /* jiffies, low 32 bits */
+};
+
+/*
+ * north_south[0]: whether a client from outside ever went through a Service here, and whether such
+ * a flow took the stack: where not, nothing is looked up for them in the node's own traffic.
+ */
+struct north_south {
+	__u32 translated;
+	__u32 by_stack;
 };
 
 /* translations: a client's tuple to a VIP -> the backend chosen for it. */
@@ -311,6 +324,7 @@ enum reason {
 	REASON_NOT_OURS = 6,	/* nothing of ours in it: passed untouched */
 	REASON_DIRECT = 7,	/* sent to another node on the same link */
 	REASON_HELD = 8,	/* waits on the hold link for what is not known yet */
+	REASON_ANSWERED = 9,	/* to a client outside, from the address that it dialled */
 	REASON_DROPS = 16,
 	REASON_POLICY_INGRESS = 16,
 	REASON_POLICY_EGRESS = 17,

@@ -39,6 +39,8 @@ static int leave(struct __sk_buff *skb, struct packet *p, enum reason reason)
 		return reason >= REASON_DROPS || p->is_copy ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 	if (p->to_link == TO_NEIGHBOUR)
 		return redirect_neighbour(p->target, &p->next_hop, sizeof(p->next_hop), 0);
+	if (p->to_link == TO_ROUTE)
+		return redirect_neighbour(p->target, 0, 0, 0);
 	if (p->to_link)
 		return bpf_redirect(p->target, 0);
 	if (p->again)

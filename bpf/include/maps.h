@@ -19,6 +19,7 @@ BPF_F_TABLE("hash", u64, struct backend, backends, 262144, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct range_key, u32, source_ranges, 65536, BPF_F_NO_PREALLOC);
 
 BPF_TABLE("lru_hash", struct tuple, struct flow, flows, 65536);
+BPF_TABLE("array", u32, struct north_south, north_south, 1);
 BPF_TABLE("lru_hash", struct tuple, struct translation, translations, 65536);
 BPF_TABLE("lru_hash", struct affinity_key, struct translation, affinities, 65536);
 BPF_TABLE("lru_hash", struct tuple, struct snat, snat, 65536);

@@ -253,7 +253,10 @@ static enum reason restore_error(struct __sk_buff *skb, struct packet *p)
 	p->wire = p->tuple;
 	reverse_tuple(&p->embedded, &p->tuple);
 	arriving = snat.lookup(&p->tuple);
-	return arriving ? put_destination(skb, p, arriving) : REASON_NOT_OURS;
+	if (arriving)
+		return put_destination(skb, p, arriving);
+	p->tuple = p->wire;
+	return REASON_NOT_OURS;
 }
 
 static enum reason restore(struct __sk_buff *skb, struct packet *p, const struct settings *s)

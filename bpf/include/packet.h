@@ -29,6 +29,7 @@ enum to_link {
 	TO_POD = 0,
 	TO_LINK = 1,
 	TO_NEIGHBOUR = 2,
+	TO_ROUTE = 3, /* the next hop on that link is the route's */
 };
 
 /* Both addresses of a frame in three words: compared and copied on every packet. */
@@ -56,6 +57,7 @@ struct packet {
 	u32 now;    /* jiffies */
 	u32 target; /* ifindex to be redirected to; 0: none */
 	u32 mtu;    /* of the tunnel it goes by; 0: its link's */
+	u32 came_by; /* the uplink that brought a client's packet; 0: no uplink did */
 	u32 hold;   /* the end of the hold link for what is not known yet; 0: it may not wait */
 	__be32 fragment_id;
 	u16 l3;		 /* offset of the network header */
@@ -79,7 +81,7 @@ struct packet {
 	u8 was_held;	/* comes once more, out of the hold link */
 	u8 is_copy;	/* what ends here nobody misses: the packet went on, or is the kernel's */
 	u8 again;	/* `target` is the link that gets it once more */
-	u8 pad;
+	u8 pad[5];
 	u64 buffer[16]; /* headers under construction */
 };
 

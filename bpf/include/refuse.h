@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * "Nobody is there", said at once: the packet itself becomes a TCP RST or an ICMP port
- * unreachable, from the address it was for, and goes back into its pod. What cannot be answered
- * (fragments, headers with options, RST, ICMP errors) is dropped.
+ * unreachable, from the address it was for, and goes back into its pod, or out of the uplink that
+ * brought it. What cannot be answered (fragments, headers with options, RST, ICMP errors) is dropped.
  */
 #ifndef WEFT_REFUSE_H
 #define WEFT_REFUSE_H
@@ -189,21 +189,32 @@ static bool is_answerable(const struct packet *p)
 	return !(p->tcp_flags & TCP_RST) && !is_icmp_error(p);
 }
 
-/* Always REASON_NO_BACKEND; with p->target set the packet is now its own answer. */
+/* Makes the packet its own answer. */
+static enum reason become_refusal(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->tuple.proto == IPPROTO_TCP)
+		return refuse_tcp(skb, p);
+	return p->family == 4 ? refuse_icmp4(skb, p) : refuse_icmp6(skb, p);
+}
+
+/* Back to a pod. Always REASON_NO_BACKEND; with p->target set the packet is its own answer. */
 static enum reason refuse(struct __sk_buff *skb, struct packet *p, const struct workload *src)
 {
-	enum reason failed;
-
 	if (!is_answerable(p))
 		return REASON_NO_BACKEND;
-	if (p->tuple.proto == IPPROTO_TCP)
-		failed = refuse_tcp(skb, p);
-	else if (p->family == 4)
-		failed = refuse_icmp4(skb, p);
-	else
-		failed = refuse_icmp6(skb, p);
-	if (failed || into_pod(skb, p, src) != REASON_DELIVERED)
+	if (become_refusal(skb, p) || into_pod(skb, p, src) != REASON_DELIVERED)
 		return REASON_HELPER_FAILED;
+	return REASON_NO_BACKEND;
+}
+
+/* The same back out of the uplink that a client's packet came by. */
+static enum reason refuse_outside(struct __sk_buff *skb, struct packet *p)
+{
+	if (!is_answerable(p))
+		return REASON_NO_BACKEND;
+	if (become_refusal(skb, p))
+		return REASON_HELPER_FAILED;
+	into_uplink(p, p->came_by);
 	return REASON_NO_BACKEND;
 }
 

@@ -30,10 +30,9 @@ static bool is_in_ranges(const struct frontend *frontend, const struct address *
 	return source_ranges.lookup(&key) != 0;
 }
 
-/* One of the frontend's endpoints for a client in the cluster; NULL: it has none. */
-static struct slot *choose_slot(const struct frontend *frontend)
+/* One of the frontend's endpoints, of this node's only if `local`; NULL: it has none. */
+static struct slot *random_slot(const struct frontend *frontend, bool local)
 {
-	bool local = frontend->flags & FRONTEND_LOCAL_INSIDE;
 	struct slot_key key = {.service = local ? frontend->local_service : frontend->service};
 	u32 count = local ? frontend->local_backends : frontend->backends;
 	struct slot *slot;
@@ -47,6 +46,12 @@ static struct slot *choose_slot(const struct frontend *frontend)
 	/* The table shrank between the two look-ups: the first slot goes last. */
 	key.index = 0;
 	return slots.lookup(&key);
+}
+
+/* For a client in the cluster. */
+static struct slot *choose_slot(const struct frontend *frontend)
+{
+	return random_slot(frontend, frontend->flags & FRONTEND_LOCAL_INSIDE);
 }
 
 static bool has_backend(u64 id)

@@ -26,16 +26,21 @@ static void mask_address(const struct settings *s, u8 family, struct address *to
 	}
 }
 
+static void dial_backend(struct packet *p, const struct address *addr, __be16 port)
+{
+	p->vip = p->tuple.dst;
+	p->vip_port = p->tuple.dport;
+	p->translated = 1;
+	p->tuple.dst = *addr;
+	p->tuple.dport = port;
+}
+
 static void retarget(struct packet *p, const struct settings *s, const struct address *addr,
 		     __be16 port)
 {
 	p->wire = p->tuple;
-	p->vip = p->tuple.dst;
-	p->vip_port = p->tuple.dport;
-	p->translated = 1;
 	p->hairpin = same_address(addr, &p->tuple.src);
-	p->tuple.dst = *addr;
-	p->tuple.dport = port;
+	dial_backend(p, addr, port);
 	if (p->hairpin)
 		mask_address(s, p->family, &p->tuple.src);
 }
@@ -54,16 +59,25 @@ static bool is_usable(const struct packet *p, const struct settings *s,
 	return (tcp && !is_first_of_tcp(p)) || has_backend(known->backend);
 }
 
-static bool translate_as_before(struct packet *p, const struct settings *s)
+/* What the client of p->tuple was given before, if that still holds. */
+static struct translation *known_choice(struct packet *p, const struct settings *s)
 {
 	struct translation *known = translations.lookup(&p->tuple);
 
 	if (!known || !is_usable(p, s, known))
-		return false;
+		return 0;
 	if (p->now - known->seen >= s->hz)
 		known->seen = p->now;
-	retarget(p, s, &known->addr, known->port);
-	return true;
+	return known;
+}
+
+static bool translate_as_before(struct packet *p, const struct settings *s)
+{
+	struct translation *known = known_choice(p, s);
+
+	if (known)
+		retarget(p, s, &known->addr, known->port);
+	return known;
 }
 
 static bool has_ports(const struct packet *p)
@@ -139,6 +153,20 @@ static enum reason remember_choice(struct packet *p)
 	if (p->affinity)
 		keep_choice(p->affinity, &p->wire.src, &chosen);
 	return translations.update(&p->wire, &chosen) ? REASON_TABLE_FULL : REASON_NONE;
+}
+
+/*
+ * One port may dial two VIPs of a backend, or a VIP and the backend itself: one flow, whose answers
+ * come from what was dialled last.
+ */
+static bool is_dialled_anew(const struct packet *p, const struct flow *flow)
+{
+	if (is_reply(p, flow) || p->kind == KIND_ICMP_ERROR)
+		return false;
+	if (!p->translated)
+		return flow->flags & FLOW_TRANSLATED;
+	return !(flow->flags & FLOW_TRANSLATED) || flow->vip_port != p->vip_port ||
+	       !same_address(&flow->vip, &p->vip);
 }
 
 /* A reply of p->tuple gets the source that its client dialled; a hairpin's its client back. */

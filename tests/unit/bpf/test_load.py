@@ -72,7 +72,7 @@ def test_a_map_whose_rows_follow_from_the_plan_is_made_anew_in_another_size(
 
 
 def test_flows_are_carried_over_to_a_table_of_another_size(bpffs: Path, tiny_objects: Path) -> None:
-    flow = {bytes(40): bytes(range(40))}
+    flow = {bytes(40): bytes(range(Flow.SIZE))}
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
         datapath.tables["flows"].update(flow)
     larger = SMALL | {"flows": 2_048}
@@ -105,10 +105,10 @@ def test_the_kernel_tells_the_fields_of_a_tables_rows_apart(
     bpffs: Path, tiny_objects: Path
 ) -> None:
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
-        datapath.tables["flows"].update({bytes(40): bytes(range(40))})
+        datapath.tables["flows"].update({bytes(40): bytes(range(Flow.SIZE))})
         datapath.tables["backends"].update({KEY: pack_u64(1)})
     dump = pin_of(bpffs / "w", "flows").read_text()
-    assert f": {{{Flow.unpack(bytes(range(40))).initiator_revision}," in dump
+    assert f": {{{Flow.unpack(bytes(range(Flow.SIZE))).initiator_revision}," in dump
     assert "7: {1,}" in pin_of(bpffs / "w", "backends").read_text()
 
 

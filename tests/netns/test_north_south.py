@@ -1,0 +1,144 @@
+"""Clients from outside: a host of the switch whose route to Services leads to a node."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+
+import pytest
+
+from deploy.netlab import Lab, Pod, manifests
+from deploy.netlab.manifests import Address
+from deploy.netlab.shell import run, stop, wait_for
+from tests.netns.ask import Answer, Host, ask
+from tests.netns.bulk import REFUSED
+from tests.netns.outside import serve as serve_name
+
+BULK = Path(__file__).with_name("bulk.py")
+PORT, BULK_PORT, CLOSED_PORT, NOBODYS_PORT = 8080, 8081, 8083, 82
+STREAM_BYTES, DATAGRAM_BYTES = 8_000_000, 30_000
+# Where the backend is: a pod of the entry node or of the other, these nodes themselves, nowhere.
+PLACES = ("here", "there", "own", "other", "nobody")
+VIPS = {
+    place: {4: f"10.96.3.{number}", 6: f"fd00:10:96::3:{number}"}
+    for number, place in enumerate(PLACES, start=1)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    lab: Lab
+    client: Host
+    pods: dict[str, Pod]
+
+    def bulk(self, *words: object) -> str:
+        done = self.client.attempt(sys.executable, BULK, *map(str, words))
+        return done.stdout.strip() or done.stderr
+
+    def ask(self, place: str, version: int, *, udp: bool) -> Answer | None:
+        return ask(self.client, VIPS[place][version], PORT, udp=udp)
+
+    def address_of(self, place: str, version: int) -> Address | None:
+        if place in self.pods:
+            return self.pods[place].address(version)
+        if place == "nobody":
+            return None
+        node = self.lab.nodes[place == "other"]
+        return ip_address(ip_interface(node.underlay[version == 6]).ip)
+
+    def seen(self, place: str, version: int) -> str:
+        """The source that a backend is to see: who cannot answer the client itself sees the node."""
+        masked = place == "other" or (place == "there" and self.lab.mode in ("direct", "auto"))
+        outside = self.lab.outside[version == 6]
+        return str(self.address_of("own", version)) if masked else outside
+
+
+@pytest.fixture(scope="module")
+def stage(lab: Lab) -> Iterator[Stage]:
+    east, west = lab.nodes
+    pods = {"here": east.add_pod("here"), "there": west.add_pod("there")}
+    spaces = {name: pod.namespace for name, pod in pods.items()}
+    spaces |= {"own": east.namespace, "other": west.namespace}
+    with ExitStack() as stack:
+        for name, space in spaces.items():
+            serve_name(lab, stack, space, name, PORT)
+            serve_bulk(lab, stack, name, space)
+        stage = Stage(lab, Host(lab.switch, lab.cgroup), pods)
+        for place in PLACES:
+            publish(stage, place)
+        wait_for("the Services", lambda: ask_refused(stage))
+        yield stage
+
+
+def ask_refused(stage: Stage) -> bool:
+    return stage.bulk("tcp", VIPS["nobody"][6], PORT, 1) == REFUSED
+
+
+def serve_bulk(lab: Lab, stack: ExitStack, name: str, space: str) -> None:
+    ready = lab.folder / f"bulk-{name}.ready"
+    words = ["nsenter", f"--net=/run/netns/{space}", sys.executable, BULK, "serve", BULK_PORT, ready]
+    process = subprocess.Popen([str(word) for word in words])
+    stack.callback(stop, process)
+    wait_for(f"{name} serves", ready.exists)
+
+
+def publish(stage: Stage, place: str) -> None:
+    """The Service of a place, and the client's route to it by the first node."""
+    ports = [
+        (f"{proto}-{port}".lower(), proto, port)
+        for proto in ("TCP", "UDP")
+        for port in (PORT, BULK_PORT, CLOSED_PORT)
+    ]
+    name, vips = f"north-{place}", VIPS[place]
+    stage.lab.manifests.put(manifests.service(name, "default", list(vips.values()), ports))
+    for version, vip in vips.items():
+        own = str(stage.address_of("own", version))
+        run("ip", "-n", stage.lab.switch, "route", "replace", vip, "via", own)
+        if address := stage.address_of(place, version):
+            words = (f"{name}-{version}", "default", name, [address], ports)
+            stage.lab.manifests.put(manifests.endpoint_slice(*words, version))
+
+
+BOTH = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+KINDS = pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+SERVED = pytest.mark.parametrize("place", PLACES[:-1])
+
+
+@BOTH
+@KINDS
+@SERVED
+def test_a_client_is_answered_from_what_it_dialled(
+    stage: Stage, version: int, udp: bool, place: str
+) -> None:
+    answer = stage.ask(place, version, udp=udp)
+    assert answer == (place, stage.seen(place, version), VIPS[place][version])
+
+
+@BOTH
+@SERVED
+def test_bulk_arrives_whole_both_ways(stage: Stage, version: int, place: str) -> None:
+    vip = VIPS[place][version]
+    assert stage.bulk("tcp", vip, BULK_PORT, STREAM_BYTES) == f"ok {vip}"
+    # The first may be lost: the client must be told of a tunnel's smaller MTU.
+    wait_for(
+        "a datagram to come back",
+        lambda: stage.bulk("udp", vip, BULK_PORT, DATAGRAM_BYTES) == f"ok {vip}",
+    )
+
+
+@BOTH
+@SERVED
+def test_a_backends_refusal_reaches_the_client(stage: Stage, version: int, place: str) -> None:
+    vip = VIPS[place][version]
+    assert stage.bulk("tcp", vip, CLOSED_PORT, 1) == REFUSED
+    assert stage.bulk("closed", vip, CLOSED_PORT) == REFUSED
+
+
+@BOTH
+def test_where_nobody_serves_a_client_is_refused_at_once(stage: Stage, version: int) -> None:
+    for vip, port in ((VIPS["nobody"][version], PORT), (VIPS["here"][version], NOBODYS_PORT)):
+        assert stage.bulk("tcp", vip, port, 1) == REFUSED
+        assert stage.bulk("closed", vip, port) == REFUSED

@@ -1,0 +1,244 @@
+"""Clients from outside: translated where they come in, judged, answered from what they dialled."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.packet.packets import (
+    ACK,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+    embedded_header_holds,
+    read,
+    unreachable,
+)
+from tests.packet.runner import Action, Outcome
+from tests.packet.scene import HOST_MAC, INGRESS, LINK, MAC_A, OTHER_LINK, UPLINK, Scene, answer
+from weft.bpf.layout import (
+    Direction,
+    FlowFlag,
+    FlowPath,
+    PrefixFlag,
+    Reason,
+    WorkloadFlag,
+)
+
+# The loopback's, which test runs take for the uplink: frames for it are this host's.
+UPLINK_MAC = bytes(6)
+BOTH = pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
+
+
+@pytest.fixture
+def north(scene: Scene) -> Scene:
+    """The VIP leads to this node; a is a pod here."""
+    scene.pod(scene.at.a)
+    scene.uplink()
+    scene.local_range()
+    scene.remote_range()
+    return scene
+
+
+def dialled(scene: Scene, proto: int, *, flags: int = SYN, dport: int = 80) -> Packet:
+    one = (
+        scene.tcp(scene.at.outside, scene.at.vip, flags=flags, dport=dport)
+        if proto == TCP
+        else scene.udp(scene.at.outside, scene.at.vip, dport=dport)
+    )
+    return replace(one, eth_src=HOST_MAC, eth_dst=UPLINK_MAC)
+
+
+def arrive(scene: Scene, packet: Packet, ifindex: int = UPLINK) -> Outcome:
+    return scene.node.run("from_uplink", packet.frame, ifindex=ifindex, received_on=ifindex)
+
+
+def reply(scene: Scene, sent: Packet) -> Packet:
+    """Of the pod a, to what it got."""
+    got = replace(sent, dst=scene.at.a, dport=8080, eth_src=HOST_MAC, eth_dst=MAC_A)
+    return replace(answer(got), eth_src=MAC_A)
+
+
+@BOTH
+def test_a_client_reaches_a_pod_here_with_its_own_address(north: Scene, proto: int) -> None:
+    north.service(proto, north.at.a)
+    sent = dialled(north, proto)
+    outcome = arrive(north, sent)
+    assert outcome.action is Action.REDIRECT
+    assert outcome.counted == {(Reason.DELIVERED, Direction.FROM_UPLINK): 1}
+    got = replace(sent, dst=north.at.a, dport=8080, eth_src=HOST_MAC, eth_dst=MAC_A)
+    assert read(outcome.packet) == got
+    flow = north.flow(got)
+    assert (flow.path, flow.ifindex, flow.vip, flow.vip_port) == (
+        FlowPath.UPLINK, UPLINK, north.at.vip, 80,
+    )  # fmt: skip
+
+
+@BOTH
+def test_the_answer_leaves_from_the_vip_by_the_uplink(north: Scene, proto: int) -> None:
+    north.service(proto, north.at.a)
+    sent = dialled(north, proto)
+    arrive(north, sent)
+    replied = reply(north, sent)
+    outcome = north.send(replied)
+    assert outcome.action is Action.REDIRECT
+    assert outcome.counted == {(Reason.ANSWERED, Direction.FROM_POD): 1}
+    assert read(outcome.packet) == replace(replied, src=north.at.vip, sport=80)
+    assert north.flow(replied).flags & FlowFlag.REPLIED
+    outcome = north.node.run("to_uplink", outcome.packet, received_on=LINK)
+    assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.NOT_OURS)
+
+
+def test_the_answer_follows_its_client_to_another_uplink(north: Scene) -> None:
+    north.service(UDP, north.at.a)
+    sent = dialled(north, UDP)
+    arrive(north, sent)
+    flow = north.flow(reply(north, sent))
+    assert flow.ifindex == UPLINK
+    key = next(iter(north.node.rows("flows")))
+    north.node.put("flows", key, replace(flow, ifindex=OTHER_LINK))
+    arrive(north, sent)
+    assert north.flow(reply(north, sent)).ifindex == UPLINK
+
+
+@BOTH
+def test_a_connection_keeps_its_backend_and_its_way_back_when_the_service_goes(
+    north: Scene, proto: int
+) -> None:
+    north.service(proto, north.at.a)
+    sent = dialled(north, proto)
+    arrive(north, sent)
+    north.node.tables["frontends"].delete(list(north.node.rows("frontends")))
+    outcome = arrive(north, replace(sent, flags=ACK if proto == TCP else 0))
+    assert outcome.reason is Reason.DELIVERED
+    assert read(outcome.packet).dst == north.at.a
+    assert north.send(reply(north, sent)).reason is Reason.ANSWERED
+
+
+def test_the_pods_ingress_judges_the_client(north: Scene) -> None:
+    north.service(TCP, north.at.a)
+    north.pod(north.at.a, ingress=(INGRESS, 1))
+    assert arrive(north, dialled(north, TCP)).reason is Reason.POLICY_INGRESS
+    assert not north.node.rows("translations")
+    north.rule_set(INGRESS, {0xF: 1})
+    north.peer(north.at.outside, 0xF)
+    assert arrive(north, dialled(north, TCP)).reason is Reason.DELIVERED
+    north.pod(north.at.a, ingress=(INGRESS + 1, 2))
+    middle = arrive(north, dialled(north, TCP, flags=ACK))
+    assert middle.reason is Reason.POLICY_INGRESS
+
+
+def test_a_service_without_backend_refuses_a_client_at_once(north: Scene) -> None:
+    north.service(TCP)
+    north.node.put("uplinks", UPLINK, north.node.rows("uplinks")[(UPLINK).to_bytes(4, "little")])
+    outcome = arrive(north, dialled(north, TCP))
+    assert (outcome.action, outcome.reason) == (Action.REDIRECT, Reason.NO_BACKEND)
+    reset = read(outcome.packet)
+    assert reset.checksums_hold
+    assert (reset.src, reset.sport, reset.dst, reset.flags) == (
+        north.at.vip, 80, north.at.outside, RST | ACK,
+    )  # fmt: skip
+    north.service(UDP)
+    outcome = arrive(north, dialled(north, UDP))
+    assert (outcome.action, outcome.reason) == (Action.REDIRECT, Reason.NO_BACKEND)
+    refusal = read(outcome.packet)
+    assert refusal.checksums_hold
+    assert (refusal.src, refusal.dst) == (north.at.vip, north.at.outside)
+    assert (refusal.sport, refusal.dport) == ((3, 3) if north.version == 4 else (1, 4))
+
+
+def test_an_unserved_port_of_a_vip_refuses_and_of_the_node_is_the_nodes(north: Scene) -> None:
+    north.service(TCP, north.at.a)
+    assert arrive(north, dialled(north, TCP, dport=81)).reason is Reason.NO_BACKEND
+    own = replace(dialled(north, TCP, dport=81), dst=north.at.uplink)
+    outcome = arrive(north, own)
+    assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.NOT_OURS)
+
+
+def test_a_service_ranges_address_without_service_is_dropped(north: Scene) -> None:
+    north.prefix(north.at.services, PrefixFlag.SERVICE)
+    outcome = arrive(north, dialled(north, TCP))
+    assert (outcome.action, outcome.reason) == (Action.DROP, Reason.NO_SERVICE)
+
+
+def test_the_middle_of_a_connection_that_nobody_remembers_is_reset(north: Scene) -> None:
+    north.service(TCP, north.at.a)
+    outcome = arrive(north, dialled(north, TCP, flags=ACK))
+    assert (outcome.action, outcome.reason) == (Action.REDIRECT, Reason.NO_BACKEND)
+    assert read(outcome.packet).flags == RST
+
+
+@pytest.mark.parametrize("source", ["a", "b", "c", "uplink", "gateway"])
+def test_nobody_outside_passes_for_a_pod_or_the_node(north: Scene, source: str) -> None:
+    north.service(UDP, north.at.a)
+    north.pod(north.at.a, ifindex=OTHER_LINK)
+    forged = replace(dialled(north, UDP), src=getattr(north.at, source))
+    north.settings(overlay_ifindex=OTHER_LINK + 1)
+    outcome = arrive(north, forged)
+    assert (outcome.action, outcome.reason) == (Action.DROP, Reason.SOURCE_SPOOFED)
+
+
+def test_a_switchs_copy_for_another_host_is_not_translated(north: Scene) -> None:
+    north.service(UDP, north.at.a)
+    outcome = arrive(north, replace(dialled(north, UDP), eth_dst=MAC_A))
+    assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.NOT_OURS)
+
+
+def test_a_clients_error_about_an_answer_reaches_the_backend(north: Scene) -> None:
+    north.service(UDP, north.at.a)
+    sent = dialled(north, UDP)
+    arrive(north, sent)
+    left = read(north.send(reply(north, sent)).packet)
+    error = unreachable(north.at.outside, north.at.vip, left.network)
+    error = replace(error, eth_src=HOST_MAC, eth_dst=UPLINK_MAC)
+    outcome = arrive(north, error)
+    assert outcome.reason is Reason.DELIVERED
+    got = read(outcome.packet)
+    assert (got.src, got.dst, got.checksums_hold) == (north.at.outside, north.at.a, True)
+    about = north.embedded(got)
+    assert (about.src, about.sport, about.dst) == (north.at.a, 8080, north.at.outside)
+    assert embedded_header_holds(got)
+
+
+def test_a_backends_error_comes_from_the_vip(north: Scene) -> None:
+    north.service(UDP, north.at.a)
+    got = read(arrive(north, dialled(north, UDP)).packet)
+    error = replace(
+        unreachable(north.at.a, north.at.outside, got.network), eth_src=MAC_A, eth_dst=HOST_MAC
+    )
+    outcome = north.send(error)
+    assert outcome.reason is Reason.ANSWERED
+    left = read(outcome.packet)
+    assert (left.src, left.dst, left.checksums_hold) == (north.at.vip, north.at.outside, True)
+    about = north.embedded(left)
+    assert (about.dst, about.dport) == (north.at.vip, 80)
+    outcome = north.node.run("to_uplink", outcome.packet, received_on=LINK)
+    assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.NOT_OURS)
+
+
+def test_fragments_of_a_client_go_with_their_first(north: Scene) -> None:
+    north.service(UDP, north.at.a)
+    first = replace(dialled(north, UDP), ident=9, more=True)
+    later = replace(first, data=b"the rest", offset=1400 // 8 * 8, more=False)
+    assert arrive(north, later).reason is Reason.NOT_OURS
+    assert arrive(north, first).reason is Reason.DELIVERED
+    outcome = arrive(north, later)
+    assert outcome.reason is Reason.DELIVERED
+    assert read(outcome.packet).dst == north.at.a
+
+
+def test_a_pod_that_must_not_be_redirected_takes_the_stack_both_ways(north: Scene) -> None:
+    north.service(UDP, north.at.a)
+    north.pod(north.at.a, flags=WorkloadFlag.NO_REDIRECT)
+    sent = dialled(north, UDP)
+    outcome = arrive(north, sent)
+    assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.STACK)
+    assert read(outcome.packet).dst == north.at.a
+    replied = reply(north, sent)
+    outcome = north.send(replied)
+    assert (outcome.reason, outcome.packet) == (Reason.STACK, replied.frame)
+    outcome = north.node.run("to_uplink", replied.frame, received_on=LINK)
+    assert outcome.counted == {(Reason.ANSWERED, Direction.TO_UPLINK): 1}
+    left = read(outcome.packet)
+    assert (left.src, left.sport, left.checksums_hold) == (north.at.vip, 80, True)
