@@ -89,8 +89,7 @@ static enum reason choose_new(struct packet *p, const struct frontend *frontend)
 		return REASON_SOURCE_RANGE;
 	slot = random_slot(frontend, local);
 	if (!slot)
-		return local && frontend->backends ? REASON_NO_LOCAL_BACKEND
-						   : without_slot(frontend);
+		return without_slot(frontend);
 	p->backend = slot->backend;
 	return aim(p, &slot->addr, slot->port);
 }

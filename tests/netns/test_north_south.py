@@ -50,7 +50,7 @@ class Stage:
         return ip_address(ip_interface(node.underlay[version == 6]).ip)
 
     def seen(self, place: str, version: int) -> str:
-        """The source that a backend is to see: who cannot answer the client itself sees the node."""
+        """The source that a backend sees: one whose answer would pass the node by sees that."""
         masked = place == "other" or (place == "there" and self.lab.mode in ("direct", "auto"))
         outside = self.lab.outside[version == 6]
         return str(self.address_of("own", version)) if masked else outside
@@ -79,7 +79,15 @@ def ask_refused(stage: Stage) -> bool:
 
 def serve_bulk(lab: Lab, stack: ExitStack, name: str, space: str) -> None:
     ready = lab.folder / f"bulk-{name}.ready"
-    words = ["nsenter", f"--net=/run/netns/{space}", sys.executable, BULK, "serve", BULK_PORT, ready]
+    words = [
+        "nsenter",
+        f"--net=/run/netns/{space}",
+        sys.executable,
+        BULK,
+        "serve",
+        BULK_PORT,
+        ready,
+    ]
     process = subprocess.Popen([str(word) for word in words])
     stack.callback(stop, process)
     wait_for(f"{name} serves", ready.exists)
@@ -104,7 +112,7 @@ def publish(stage: Stage, place: str) -> None:
 
 BOTH = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 KINDS = pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
-SERVED = pytest.mark.parametrize("place", PLACES[:-1])
+SERVED = pytest.mark.parametrize("place", ["here", "own", "other"])
 
 
 @BOTH
@@ -134,7 +142,8 @@ def test_bulk_arrives_whole_both_ways(stage: Stage, version: int, place: str) ->
 def test_a_backends_refusal_reaches_the_client(stage: Stage, version: int, place: str) -> None:
     vip = VIPS[place][version]
     assert stage.bulk("tcp", vip, CLOSED_PORT, 1) == REFUSED
-    assert stage.bulk("closed", vip, CLOSED_PORT) == REFUSED
+    # A host counts the errors that it sends to one peer: the next comes a second later.
+    wait_for("the error", lambda: stage.bulk("closed", vip, CLOSED_PORT) == REFUSED)
 
 
 @BOTH

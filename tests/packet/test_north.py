@@ -16,14 +16,31 @@ from tests.packet.packets import (
     unreachable,
 )
 from tests.packet.runner import Action, Outcome
-from tests.packet.scene import HOST_MAC, INGRESS, LINK, MAC_A, OTHER_LINK, UPLINK, Scene, answer
+from tests.packet.scene import (
+    HOST_MAC,
+    INGRESS,
+    LINK,
+    MAC_A,
+    OTHER_LINK,
+    SERVICE,
+    UPLINK,
+    Scene,
+    answer,
+)
 from weft.bpf.layout import (
     Direction,
     FlowFlag,
     FlowPath,
+    Frontend,
+    FrontendFlag,
+    FrontendKey,
     PrefixFlag,
+    RangeKey,
     Reason,
+    Slot,
+    SlotKey,
     WorkloadFlag,
+    pack_u32,
 )
 
 # The loopback's, which test runs take for the uplink: frames for it are this host's.
@@ -131,7 +148,6 @@ def test_the_pods_ingress_judges_the_client(north: Scene) -> None:
 
 def test_a_service_without_backend_refuses_a_client_at_once(north: Scene) -> None:
     north.service(TCP)
-    north.node.put("uplinks", UPLINK, north.node.rows("uplinks")[(UPLINK).to_bytes(4, "little")])
     outcome = arrive(north, dialled(north, TCP))
     assert (outcome.action, outcome.reason) == (Action.REDIRECT, Reason.NO_BACKEND)
     reset = read(outcome.packet)
@@ -146,6 +162,39 @@ def test_a_service_without_backend_refuses_a_client_at_once(north: Scene) -> Non
     assert refusal.checksums_hold
     assert (refusal.src, refusal.dst) == (north.at.vip, north.at.outside)
     assert (refusal.sport, refusal.dport) == ((3, 3) if north.version == 4 else (1, 4))
+
+
+@BOTH
+def test_policy_local_gives_clients_outside_what_is_here(north: Scene, proto: int) -> None:
+    north.service(proto, north.at.c)
+    key = FrontendKey(north.at.vip, 80, proto)
+    flags = FrontendFlag.EXTERNAL | FrontendFlag.LOCAL_OUTSIDE
+    north.node.put("slots", SlotKey(SERVICE + 1, 0), Slot(1, north.at.a, 8080))
+    north.node.put("frontends", key, Frontend(SERVICE, SERVICE + 1, 1, 1, 0, flags))
+    assert read(arrive(north, dialled(north, proto)).packet).dst == north.at.a
+    flags |= FrontendFlag.ELSEWHERE
+    north.node.put("frontends", key, Frontend(SERVICE, SERVICE + 1, 1, 0, 0, flags))
+    outcome = arrive(north, replace(dialled(north, proto), sport=4001))
+    assert (outcome.action, outcome.reason) == (Action.DROP, Reason.NO_LOCAL_BACKEND)
+
+
+def test_source_ranges_hold_for_clients_outside(north: Scene) -> None:
+    north.service(TCP, north.at.a)
+    flags = FrontendFlag.EXTERNAL | FrontendFlag.RANGES
+    key = FrontendKey(north.at.vip, 80, TCP)
+    north.node.put("frontends", key, Frontend(SERVICE, 0, 1, 0, 0, flags))
+    outcome = arrive(north, dialled(north, TCP))
+    assert (outcome.action, outcome.reason) == (Action.DROP, Reason.SOURCE_RANGE)
+    within = RangeKey(64 + 128, SERVICE, 0, north.at.outside)
+    north.node.put("source_ranges", within, pack_u32(1))
+    assert arrive(north, dialled(north, TCP)).reason is Reason.DELIVERED
+
+
+def test_what_only_the_nodes_sockets_may_dial_is_none_of_ours(north: Scene) -> None:
+    north.service(TCP, north.at.a)
+    key = FrontendKey(north.at.vip, 80, TCP)
+    north.node.put("frontends", key, Frontend(SERVICE, 0, 1, 0, 0, FrontendFlag.LOOPBACK))
+    assert arrive(north, dialled(north, TCP)).reason is Reason.NOT_OURS
 
 
 def test_an_unserved_port_of_a_vip_refuses_and_of_the_node_is_the_nodes(north: Scene) -> None:
