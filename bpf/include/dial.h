@@ -105,13 +105,13 @@ static enum dialled choose_for_socket(const struct settings *s, const struct fro
 	struct slot *slot;
 
 	chosen->seen = bpf_jiffies64();
-	kept = kept_choice(s, frontend, client, chosen->seen);
+	kept = kept_choice(s, frontend, client, chosen->seen, is_local_inside(frontend));
 	if (kept) {
 		chosen->backend = kept->backend;
 		chosen->addr = kept->addr;
 		chosen->port = kept->port;
 	} else {
-		slot = choose_slot(frontend);
+		slot = random_slot(frontend, is_local_inside(frontend));
 		if (!slot)
 			return frontend->flags & FRONTEND_ELSEWHERE ? DIALLED_NOT_LOCAL
 								    : DIALLED_NOBODY;

@@ -77,21 +77,21 @@ static enum reason judge_unserved(struct packet *p, u32 from)
 	return prefix && (prefix->flags & PREFIX_SERVICE) ? REASON_NO_SERVICE : REASON_NOT_OURS;
 }
 
-static enum reason choose_new(struct packet *p, const struct frontend *frontend)
+static enum reason choose_new(struct packet *p, const struct settings *s,
+			      const struct frontend *frontend)
 {
 	bool local = frontend->flags & (FRONTEND_LOCAL_INSIDE | FRONTEND_LOCAL_OUTSIDE);
-	struct slot *slot;
+	const struct address *addr = 0;
+	__be16 port = 0;
+	enum reason reason;
 
 	/* In the middle of a connection that nobody remembers: no backend would know it. */
 	if (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p))
 		return REASON_NO_BACKEND;
 	if ((frontend->flags & FRONTEND_RANGES) && !is_in_ranges(frontend, &p->tuple.src))
 		return REASON_SOURCE_RANGE;
-	slot = random_slot(frontend, local);
-	if (!slot)
-		return without_slot(frontend);
-	p->backend = slot->backend;
-	return aim(p, &slot->addr, slot->port);
+	reason = choose_backend(p, s, frontend, local, &addr, &port);
+	return reason ? reason : aim(p, addr, port);
 }
 
 /* The backend of a client's packet. Of the node's own traffic one look-up is asked. */
@@ -112,7 +112,8 @@ static enum reason find_backend(struct packet *p, const struct settings *s,
 	frontend = frontend_at(&p->tuple.dst, p->tuple.dport, p->tuple.proto);
 	if (!frontend)
 		return judge_unserved(p, from);
-	return frontend->flags & FRONTEND_LOOPBACK ? REASON_NOT_OURS : choose_new(p, frontend);
+	return frontend->flags & FRONTEND_LOOPBACK ? REASON_NOT_OURS
+						       : choose_new(p, s, frontend);
 }
 
 /* The backend whose answer an ICMP error is about; what the client got came from the VIP. */

@@ -48,10 +48,10 @@ static struct slot *random_slot(const struct frontend *frontend, bool local)
 	return slots.lookup(&key);
 }
 
-/* For a client in the cluster. */
-static struct slot *choose_slot(const struct frontend *frontend)
+/* Whether clients in the cluster get this node's endpoints only. */
+static bool is_local_inside(const struct frontend *frontend)
 {
-	return random_slot(frontend, frontend->flags & FRONTEND_LOCAL_INSIDE);
+	return frontend->flags & FRONTEND_LOCAL_INSIDE;
 }
 
 static bool has_backend(u64 id)
@@ -61,11 +61,10 @@ static bool has_backend(u64 id)
 
 /* What a client of a service with affinity was given, while it is one of the frontend's. */
 static struct translation *kept_choice(const struct settings *s, const struct frontend *frontend,
-				       const struct address *client, u32 now)
+				       const struct address *client, u32 now, bool local)
 {
 	struct affinity_key key = {.service = frontend->service, .client = *client};
-	u32 chosen = frontend->flags & FRONTEND_LOCAL_INSIDE ? BACKEND_CHOSEN_LOCAL
-							     : BACKEND_CHOSEN;
+	u32 chosen = local ? BACKEND_CHOSEN_LOCAL : BACKEND_CHOSEN;
 	struct translation *known;
 	struct backend *backend;
 

@@ -91,25 +91,28 @@ static enum reason without_slot(const struct frontend *frontend)
 	return frontend->flags & FRONTEND_ELSEWHERE ? REASON_NO_LOCAL_BACKEND : REASON_NO_BACKEND;
 }
 
-/* The backend that a client of this service has, or else any. */
+/* The backend that a client of this service has, or else any: *addr and *port. */
 static enum reason choose_backend(struct packet *p, const struct settings *s,
-				  const struct frontend *frontend)
+				  const struct frontend *frontend, bool local,
+				  const struct address **addr, __be16 *port)
 {
-	struct translation *kept = kept_choice(s, frontend, &p->tuple.src, p->now);
+	struct translation *kept = kept_choice(s, frontend, &p->tuple.src, p->now, local);
 	struct slot *slot;
 
 	if (frontend->affinity_s)
 		p->affinity = frontend->service;
 	if (kept) {
 		p->backend = kept->backend;
-		retarget(p, s, &kept->addr, kept->port);
+		*addr = &kept->addr;
+		*port = kept->port;
 		return REASON_NONE;
 	}
-	slot = choose_slot(frontend);
+	slot = random_slot(frontend, local);
 	if (!slot)
 		return without_slot(frontend);
 	p->backend = slot->backend;
-	retarget(p, s, &slot->addr, slot->port);
+	*addr = &slot->addr;
+	*port = slot->port;
 	return REASON_NONE;
 }
 
@@ -121,6 +124,9 @@ static enum reason choose_backend(struct packet *p, const struct settings *s,
 static enum reason translate(struct packet *p, const struct settings *s)
 {
 	struct frontend *frontend = 0;
+	const struct address *addr = 0;
+	__be16 port = 0;
+	enum reason reason;
 
 	if (has_ports(p)) {
 		if (translate_as_before(p, s))
@@ -136,7 +142,10 @@ static enum reason translate(struct packet *p, const struct settings *s)
 		return REASON_NO_BACKEND;
 	if ((frontend->flags & FRONTEND_RANGES) && !is_in_ranges(frontend, &p->tuple.src))
 		return REASON_SOURCE_RANGE;
-	return choose_backend(p, s, frontend);
+	reason = choose_backend(p, s, frontend, is_local_inside(frontend), &addr, &port);
+	if (!reason)
+		retarget(p, s, addr, port);
+	return reason;
 }
 
 /* Remembers a choice that was admitted, so that the client's next packet meets it. */

@@ -28,6 +28,8 @@ from tests.packet.scene import (
     answer,
 )
 from weft.bpf.layout import (
+    Backend,
+    BackendFlag,
     Direction,
     FlowFlag,
     FlowPath,
@@ -291,3 +293,14 @@ def test_a_pod_that_must_not_be_redirected_takes_the_stack_both_ways(north: Scen
     assert outcome.counted == {(Reason.ANSWERED, Direction.TO_UPLINK): 1}
     left = read(outcome.packet)
     assert (left.src, left.sport, left.checksums_hold) == (north.at.vip, 80, True)
+
+
+def test_a_client_outside_keeps_its_backend_by_affinity(north: Scene) -> None:
+    north.two_pods()
+    north.service(UDP, north.at.a, north.at.b)
+    key = FrontendKey(north.at.vip, 80, UDP)
+    north.node.put("frontends", key, Frontend(SERVICE, 0, 2, 0, 60, 0))
+    for backend in (1, 2):
+        north.node.put("backends", backend, Backend(SERVICE, BackendFlag.CHOSEN))
+    sent = [replace(dialled(north, UDP), sport=port) for port in range(5000, 5020)]
+    assert len({read(arrive(north, one).packet).dst for one in sent}) == 1
