@@ -230,17 +230,6 @@ int from_pod(struct __sk_buff *skb)
 	return p ? leave_from_pod(skb, p, handle_from_pod(skb, p)) : TC_ACT_SHOT;
 }
 
-/*
- * No link brought it here. Nor do the pieces have one of what conntrack put together and the stack
- * cuts anew (net/ipv6/ip6_output.c, ip6_copy_metadata, 6.18), but those are no socket's.
- */
-static bool is_own_node(struct __sk_buff *skb, const struct packet *p)
-{
-	if (skb->ingress_ifindex)
-		return false;
-	return p->family == 4 || !p->fragment || skb->sk;
-}
-
 /* Whether the node has a server at the source of p->tuple: no connection of it is from port 0. */
 static bool is_from_server(struct __sk_buff *skb, const struct packet *p)
 {

@@ -30,6 +30,17 @@ static struct workload *sender(struct __sk_buff *skb, const struct packet *p,
 	return workloads.lookup(&p->tuple.src);
 }
 
+/*
+ * No link brought it here. Nor do the pieces have one of what conntrack put together and the stack
+ * cuts anew (net/ipv6/ip6_output.c, ip6_copy_metadata, 6.18), but those are no socket's.
+ */
+static bool is_own_node(struct __sk_buff *skb, const struct packet *p)
+{
+	if (skb->ingress_ifindex)
+		return false;
+	return p->family == 4 || !p->fragment || skb->sk;
+}
+
 static enum reason send_to_group(struct packet *p, const struct workload *src)
 {
 	__be16 port = judged_port(p, p->tuple.dport);
@@ -61,7 +72,7 @@ static enum reason hear_group(struct __sk_buff *skb, struct packet *p, const str
 	if (!pod)
 		return REASON_NO_WORKLOAD;
 	/* The node's own, which reaches every pod of it. */
-	if (!skb->ingress_ifindex)
+	if (is_own_node(skb, p))
 		return REASON_STACK;
 	if (!peer || is_forged(skb, p, s))
 		return REASON_SOURCE_SPOOFED;
