@@ -63,7 +63,7 @@ def test_the_last_known_stay(emptied: Event) -> None:
 
 @pytest.mark.parametrize("emptied", EMPTYING)
 def test_they_go_when_there_is_another(emptied: Event) -> None:
-    back = [moved(piece(SECOND, B)), moved(piece(FIRST, B)), listed(piece(SECOND, B))]
+    back: list[Event] = [moved(piece(SECOND, B)), moved(piece(FIRST, B)), listed(piece(SECOND, B))]
     for event in back:
         world = after(moved(piece(FIRST, A)), emptied, event)
         assert servers(world) == {B}
