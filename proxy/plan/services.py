@@ -60,6 +60,7 @@ class Served(NamedTuple):
 
     id: int
     local_id: int
+    """Whose slots the local endpoints are; 0: nobody asks for them."""
     version: int
     every: tuple[Endpoint, ...]
     choice: Choice
@@ -85,13 +86,15 @@ def serve(world: World, service: Service, version: int, claims: Sequence[Claim])
     port, external = claims[0].port, any(claim.is_external for claim in claims)
     identity = service_id(service.ref, port, version)
     every = endpoints(identity, port, version, world.slices_of(service.ref))
+    uses_local = service.internal_local or (service.external_local and external)
     choice = categorize(
         every,
         standpoint(world),
         uses_cluster=not service.internal_local or external,
-        uses_local=service.internal_local or (service.external_local and external),
+        uses_local=uses_local,
     )
-    return Served(identity, content_id(identity, "local"), version, every, choice)
+    local_id = content_id(identity, "local") if uses_local else 0
+    return Served(identity, local_id, version, every, choice)
 
 
 def families(world: World, service: Service) -> Iterator[tuple[int, list[Claim]]]:
@@ -133,7 +136,7 @@ def _frontend(world: World, service: Service, served: Served, claim: Claim) -> R
     key = FrontendKey(place.address, place.number, PROTOCOL_NUMBERS[place.protocol])
     row = Frontend(
         service=served.id,
-        local_service=served.local_id if choice.local is not None else 0,
+        local_service=served.local_id,
         backends=len(choice.cluster or ()),
         local_backends=len(choice.local or ()),
         affinity_s=service.affinity_s,
