@@ -118,6 +118,7 @@ class PrefixFlag(IntFlag):
     LOCAL = 2
     NO_MASQUERADE = 4
     SERVICE = 8
+    NODE = 32
     DIRECT = 16
 
 

@@ -16,9 +16,12 @@
 #include "translate.h"
 #include "deliver.h"
 #include "reach.h"
+#include "masquerade.h"
+#include "north.h"
 #include "leave.h"
 
 #define TUNNEL_HOPS 64
+#define PREFIX_OF_CLUSTER (PREFIX_REMOTE | PREFIX_LOCAL | PREFIX_SERVICE | PREFIX_NODE)
 
 /* The node that sent the packet through the tunnel; false: not on our network. */
 static bool tunnel_source(struct __sk_buff *skb, const struct settings *s, struct address *node)
@@ -43,37 +46,70 @@ static bool owns_source(struct packet *p, const struct address *node)
 	return prefix && (prefix->flags & PREFIX_REMOTE) && same_address(&prefix->node, node);
 }
 
-/* Back from the hold link it has no tunnel's key any more: it was proven before it went there. */
-static bool is_proven(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+/* Whether a node brings a client's packet from outside: of nobody whom the cluster knows. */
+static bool is_brought(struct packet *p, const struct address *node)
+{
+	struct prefix *bringer = prefix_of(node), *source;
+
+	if (!bringer || !(bringer->flags & PREFIX_NODE) || is_no_client(&p->tuple.src))
+		return false;
+	source = prefix_of(&p->tuple.src);
+	return !source || !(source->flags & PREFIX_OF_CLUSTER);
+}
+
+/* The way that a believed packet came; PATH_NONE: it is not. Back from the hold link it has no
+ * tunnel's key any more: it was proven before it went there. */
+static enum flow_path prove(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
 	struct address node = {};
 
-	if (tunnel_source(skb, s, &node))
-		return owns_source(p, &node);
-	return p->was_held && is_unset(&node);
+	if (!tunnel_source(skb, s, &node))
+		return p->was_held && is_unset(&node) ? PATH_OVERLAY : PATH_NONE;
+	if (owns_source(p, &node))
+		return PATH_OVERLAY;
+	if (!is_brought(p, &node))
+		return PATH_NONE;
+	p->vip = node;
+	return PATH_ENTRY;
+}
+
+/* For the node's address in its podCIDR: the node, or a client that was masqueraded with it. */
+static enum reason reach_node(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	struct north_south *row = north_south_row();
+	enum reason reason;
+
+	if (!row || !row->by_stack)
+		return REASON_STACK;
+	reason = p->kind == KIND_ICMP_ERROR ? restore_error(skb, p) : restore(skb, p, s);
+	return reason == REASON_NOT_OURS || reason == REASON_RESTORED ? REASON_STACK : reason;
 }
 
 static enum reason handle_from_overlay(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
 	enum reason reason = parse(skb, p);
+	enum flow_path came = PATH_NONE;
 	struct workload *dst;
 
 	take_up(skb, p);
 	if (reason)
 		return reason;
-	if (!s || p->kind == KIND_ARP || !is_proven(skb, p, s))
+	if (s && p->kind != KIND_ARP)
+		came = prove(skb, p, s);
+	if (!s || came == PATH_NONE)
 		return REASON_OVERLAY_SOURCE;
 	/* The sender knew no MAC of ours: the frame counts as another host's until said otherwise. */
 	if (receive(skb))
 		return REASON_HELPER_FAILED;
 	if (is_own_gateway(s, &p->tuple.dst))
-		return REASON_STACK;
+		return reach_node(skb, p, s);
 	dst = workloads.lookup(&p->tuple.dst);
+	/* What a client sent has no way back to its tunnel once it was held. */
+	p->hold = came == PATH_ENTRY ? 0 : s->hold_to_pod;
 	if (!dst)
-		return REASON_NO_WORKLOAD;
-	p->hold = s->hold_to_pod;
-	return reach_pod(skb, p, s, dst, PATH_OVERLAY);
+		return came == PATH_ENTRY ? REASON_NO_WORKLOAD : answer_client(skb, p, s);
+	return reach_pod(skb, p, s, dst, came);
 }
 
 static long set_tunnel(struct __sk_buff *skb, const struct settings *s, const struct address *node)
@@ -90,11 +126,39 @@ static long set_tunnel(struct __sk_buff *skb, const struct settings *s, const st
 	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6);
 }
 
+/* To where no node's pods are: a pod's answer to a client goes back to the node that brought it. */
+static enum reason return_to_entry(struct __sk_buff *skb, struct packet *p,
+				   const struct settings *s)
+{
+	struct flow *flow = find_answered(p, s);
+
+	if (!flow || flow->path != PATH_ENTRY || !is_reply(p, flow))
+		return REASON_NO_WORKLOAD;
+	return set_tunnel(skb, s, &flow->vip) ? REASON_HELPER_FAILED : REASON_TUNNELLED;
+}
+
+/* A node that is a client, on to another node's pod: that one would answer it past this node. */
+static enum reason mask_client(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	struct flow *flow = find_carried(p, s);
+	enum reason reason;
+
+	if (!flow || p->kind != KIND_PLAIN || is_reply(p, flow)) {
+		p->tuple = p->wire;
+		return REASON_NONE;
+	}
+	reason = masquerade(skb, p, s, p->family == 4 ? &s->gateway4 : &s->gateway6);
+	return reason == REASON_MASQUERADED ? REASON_NONE : reason;
+}
+
 static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
 	enum reason reason = parse(skb, p);
+	struct workload *src;
 	struct prefix *prefix;
+	struct address node;
+	u32 from;
 
 	if (reason)
 		return reason;
@@ -104,12 +168,18 @@ static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 	if (is_multicast(&p->tuple.dst))
 		return REASON_NOT_OURS;
 	/* The far end believes that this node knows whose packets it wraps. */
-	if (skb->ingress_ifindex && is_forged(skb, p, s))
+	from = skb->ingress_ifindex;
+	src = from ? workloads.lookup(&p->tuple.src) : 0;
+	if (from && is_forged_by(from, p, s, src))
 		return REASON_SOURCE_SPOOFED;
 	prefix = prefix_of(&p->tuple.dst);
 	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
-		return REASON_NO_WORKLOAD;
-	return set_tunnel(skb, s, &prefix->node) ? REASON_HELPER_FAILED : REASON_TUNNELLED;
+		return return_to_entry(skb, p, s);
+	node = prefix->node;
+	reason = from && !src ? mask_client(skb, p, s) : REASON_NONE;
+	if (reason)
+		return reason;
+	return set_tunnel(skb, s, &node) ? REASON_HELPER_FAILED : REASON_TUNNELLED;
 }
 
 int from_overlay(struct __sk_buff *skb)

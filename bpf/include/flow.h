@@ -179,9 +179,9 @@ static enum reason create_flow(struct packet *p, const struct workload *initiato
 	flow.responder_revision = responder ? responder->ingress_revision : 0;
 	if (p->translated) {
 		flags |= FLOW_TRANSLATED;
-		flow.vip = p->vip;
 		flow.vip_port = p->vip_port;
 	}
+	flow.vip = p->vip;
 	if (p->swapped != reply)
 		flags |= FLOW_INITIATOR_IS_DST;
 	flow.flags = flags_after(p, flags, reply);

@@ -249,6 +249,7 @@ enum prefix_flag {
 	PREFIX_LOCAL = 2,	  /* this node's podCIDR */
 	PREFIX_NO_MASQUERADE = 4, /* never rewrite the source towards it */
 	PREFIX_SERVICE = 8,	  /* a Service range */
+	PREFIX_NODE = 32,	  /* a node's own address, where its tunnels may end */
 	PREFIX_DIRECT = 16,	  /* beside REMOTE: node is the next hop on the link ifindex */
 };
 

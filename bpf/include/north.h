@@ -39,7 +39,8 @@ static bool is_false_client(struct packet *p, const struct settings *s, u32 from
 	struct uplink *uplink = uplinks.lookup(&from);
 	const struct address *src = &p->tuple.src;
 
-	if (is_no_client(src) || is_own_gateway(s, src))
+	if (is_no_client(src) || is_own_gateway(s, src) || same_address(src, &s->node4) ||
+	    same_address(src, &s->node6))
 		return true;
 	if (uplink && (same_address(src, &uplink->addr4) || same_address(src, &uplink->addr6)))
 		return true;
@@ -130,14 +131,19 @@ static enum reason find_embedded_backend(struct packet *p, const struct north_so
 }
 
 /* PATH_UPLINK where the answer can be sent out from here, as its backend gives it. */
-static enum flow_path way_in(const struct settings *s, const struct workload *dst,
-			     const struct prefix *to)
+static enum flow_path way_in(const struct packet *p, const struct settings *s,
+			     const struct workload *dst, const struct prefix *to)
 {
+	const struct prefix *from;
+
 	if (dst)
 		return dst->flags & WORKLOAD_NO_REDIRECT ? PATH_STACK : PATH_UPLINK;
-	if (!to || !(to->flags & PREFIX_REMOTE) || (to->flags & PREFIX_DIRECT))
+	if (!to || !(to->flags & PREFIX_REMOTE) || (to->flags & PREFIX_DIRECT) ||
+	    !(s->flags & SETTING_OVERLAY))
 		return PATH_STACK;
-	return s->flags & SETTING_OVERLAY ? PATH_UPLINK : PATH_STACK;
+	from = prefix_of(&p->tuple.src);
+	/* The far end believes no node's address from another node. */
+	return from && (from->flags & (PREFIX_NODE | PREFIX_REMOTE)) ? PATH_STACK : PATH_UPLINK;
 }
 
 /* The client's flow to its backend, as it comes now; NULL: none that this packet goes on with. */
@@ -180,7 +186,7 @@ static enum reason bring_in(struct __sk_buff *skb, struct packet *p, const struc
 {
 	struct workload *dst = workloads.lookup(&p->tuple.dst);
 	struct prefix *to = dst ? 0 : prefix_of(&p->tuple.dst);
-	enum flow_path path = way_in(s, dst, to);
+	enum flow_path path = way_in(p, s, dst, to);
 	struct flow *flow;
 	enum reason reason;
 
@@ -236,11 +242,36 @@ static struct flow *find_carried(struct packet *p, const struct settings *s)
 	return 0;
 }
 
+/* The flow of an answer, or of what it is an error about. */
+static struct flow *find_answered(struct packet *p, const struct settings *s)
+{
+	if (p->fragment && know_fragment(p))
+		return 0;
+	if (p->kind == KIND_ICMP_ERROR) {
+		p->wire = p->tuple;
+		reverse_tuple(&p->embedded, &p->tuple);
+	}
+	return find_flow(p, s);
+}
+
 static enum reason answer_outside(struct __sk_buff *skb, struct packet *p,
 				  const struct settings *s, struct flow *flow)
 {
 	refresh_flow(p, s, flow);
 	return restore_vip(skb, p, flow) ? REASON_HELPER_FAILED : REASON_ANSWERED;
+}
+
+/* What another node's pod answered through the overlay, out by the uplink of its client. */
+static enum reason answer_client(struct __sk_buff *skb, struct packet *p,
+				 const struct settings *s)
+{
+	struct flow *flow = find_answered(p, s);
+	enum reason reason;
+
+	if (!flow || flow->path != PATH_UPLINK || !is_reply(p, flow))
+		return p->fragment == FRAGMENT_LATER ? REASON_FRAGMENT_UNKNOWN : REASON_NO_WORKLOAD;
+	reason = answer_outside(skb, p, s, flow);
+	return reason == REASON_ANSWERED ? into_uplink(p, flow->ifindex) : reason;
 }
 
 #endif

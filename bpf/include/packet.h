@@ -48,7 +48,7 @@ struct packet {
 	struct tuple embedded; /* ICMP errors: the packet they are about */
 	struct bpf_redir_neigh next_hop; /* where to_link is TO_NEIGHBOUR */
 	u32 pad0;
-	struct address vip;
+	struct address vip; /* of PATH_ENTRY: the entry node's tunnel end */
 	u64 backend; /* chosen for a new translation; 0: none was made */
 	u64 affinity; /* the service that is to remember it for the client; 0: none */
 	u64 judged_set;

@@ -21,6 +21,9 @@ static void tell(struct __sk_buff *skb, const struct packet *p, enum reason reas
 	event->peer = p->judged_peer;
 	event->tuple = p->tuple;
 	event->vip = p->vip;
+	/* The end of the tunnel that brought it. */
+	if (!p->translated)
+		__builtin_memset(&event->vip, 0, sizeof(event->vip));
 	event->vip_port = p->vip_port;
 	event->reason = reason;
 	event->direction = p->direction;

@@ -1,7 +1,7 @@
 """Owns the prefixes table: whose an address range is.
 
-A key is a prefix: a node's podCIDR, a never-masqueraded prefix, a Service range or a root. Traffic
-between pods is never masqueraded, so podCIDRs carry that flag too.
+A key is a prefix: a node's podCIDR or address, a never-masqueraded prefix, a Service range or a
+root. Traffic between pods is never masqueraded, so podCIDRs carry that flag too.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -27,7 +27,11 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     node = claimant(world, network)
     if node is not None:
         yield Row("prefixes", prefix_key(network), _pod_prefix(world, node, network).pack())
-    elif network in ROOTS or (network in _named(world) and not _inside_pod_cidr(world, network)):
+    elif (
+        network in ROOTS
+        or _is_node(world, network)
+        or (network in _named(world) and not _inside_pod_cidr(world, network))
+    ):
         flags = _flags(world, network)
         yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags, 0, 0).pack())
 
@@ -49,7 +53,19 @@ def _flags(world: World, network: Network) -> PrefixFlag:
         flags |= PrefixFlag.NO_MASQUERADE
     if not around.isdisjoint(service_ranges(world)):
         flags |= PrefixFlag.SERVICE
+    if _is_node(world, network):
+        flags |= PrefixFlag.NODE
     return flags
+
+
+def _is_node(world: World, network: Network) -> bool:
+    """Whether it is one address, a node's: from there a tunnel is believed."""
+    single = network.prefixlen == network.max_prefixlen
+    return single and bool(world.nodes_at(network.network_address))
+
+
+def _addresses(*records: Record | None) -> set[Network]:
+    return {ip_network(a) for node in records if isinstance(node, Node) for a in node.addresses}
 
 
 def _pod_prefix(world: World, node: Node, network: Network) -> Prefix:
@@ -77,12 +93,14 @@ def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
         return {*_all_keys(before), *_all_keys(after)}
     if change.kind is Kind.SERVICE_CIDR:
         moved = set(_ranges(change.before)) ^ set(_ranges(change.after))
-        return moved | {n for n in _named(after) if not moved.isdisjoint(covering(n))}
+        inner = _named(after) | _addresses(*after.nodes())
+        return moved | {n for n in inner if not moved.isdisjoint(covering(n))}
     if change.kind is not Kind.NODE:
         return resized(change, before, after)
     cidrs = resized(change, before, after)
     cidrs |= {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
-    return cidrs | {n for n in _named(after) if not cidrs.isdisjoint(covering(n))}
+    inside = {n for n in _named(after) if not cidrs.isdisjoint(covering(n))}
+    return cidrs | inside | _addresses(change.before, change.after)
 
 
 def _ranges(record: Record | None) -> tuple[Network, ...]:
@@ -95,7 +113,7 @@ def _pod_cidrs(record: Record | None) -> tuple[Network, ...]:
 
 def _all_keys(world: World) -> Iterable[Hashable]:
     claimed = {cidr for node in world.nodes() for cidr in node.pod_cidrs}
-    return claimed.union(_named(world), ROOTS)
+    return claimed.union(_named(world), _addresses(*world.nodes()), ROOTS)
 
 
 PLANNER = Planner("nodes", _keys, _rows, _all_keys)

@@ -112,7 +112,7 @@ def publish(stage: Stage, place: str) -> None:
 
 BOTH = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 KINDS = pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
-SERVED = pytest.mark.parametrize("place", ["here", "own", "other"])
+SERVED = pytest.mark.parametrize("place", PLACES[:-1])
 
 
 @BOTH
@@ -151,3 +151,20 @@ def test_where_nobody_serves_a_client_is_refused_at_once(stage: Stage, version: 
     for vip, port in ((VIPS["nobody"][version], PORT), (VIPS["here"][version], NOBODYS_PORT)):
         assert stage.bulk("tcp", vip, port, 1) == REFUSED
         assert stage.bulk("closed", vip, port) == REFUSED
+
+
+@BOTH
+@KINDS
+@SERVED
+def test_a_node_that_is_a_client_is_answered_too(
+    stage: Stage, version: int, udp: bool, place: str
+) -> None:
+    """Its process is outside the lab's cgroup, so that no socket hook sees it."""
+    west = stage.lab.nodes[1]
+    vip, own = VIPS[place][version], str(stage.address_of("own", version))
+    run("ip", "-n", west.namespace, "route", "replace", vip, "via", own)
+    answer = ask(Host(west.namespace, stage.lab.cgroup), vip, PORT, udp=udp)
+    assert answer is not None
+    assert (answer.server, answer.peer) == (place, vip)
+    if place in ("here", "own"):
+        assert answer.seen == str(stage.address_of("other", version))

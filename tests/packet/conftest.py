@@ -8,6 +8,7 @@ import pytest
 from tests.packet.runner import Node, loaded
 from tests.packet.scene import ADDRESSES, Scene
 from tests.packet.sockets import Sockets, hook
+from tests.packet.wire import Wire, wired
 
 
 @pytest.fixture(scope="session")
@@ -55,4 +56,10 @@ def sockets(request: pytest.FixtureRequest, hooked: Node) -> Iterator[Sockets]:
     with ExitStack() as stack:
         made = Sockets(hooked, request.param, stack)
         made.settings(host_netns=1)  # no namespace's: this process counts as a pod's
+        yield made
+
+
+@pytest.fixture(scope="module")
+def wire(node: Node) -> Iterator[Wire]:
+    with wired(node) as made:
         yield made

@@ -82,7 +82,8 @@ class Node:
         for table in self.tables.values():
             if table.spec.kind in (TableKind.HASH, TableKind.LRU_HASH, TableKind.LPM_TRIE):
                 table.delete([key for key, _ in table.items()])
-        self.put("settings", 0, bytes(TABLES["settings"].value_size))
+        for name in ("settings", "north_south"):
+            self.put(name, 0, bytes(TABLES[name].value_size))
         self._ring.read()
 
     def run(

@@ -172,7 +172,7 @@ def test_another_node_concerns_its_own_prefixes_and_those_inside_them() -> None:
     other = node("n2", "192.0.2.2", "10.244.2.0/24")
     concerned = named(world_of((Kind.NODE, own.ref, own)), Kind.NODE, other.ref, other)
     cidr, inside = ip_network("10.244.2.0/24"), ip_network("10.244.2.0/26")
-    assert concerned["nodes"] == {cidr, inside}
+    assert concerned["nodes"] == {cidr, inside, ip_network("192.0.2.2/32")}
     assert concerned["routes"] == {cidr}
     assert concerned["links"] == {"weft.vx"}, "its tunnel may take more of each packet"
     assert not concerned.keys() & {"settings", "uplinks", "hooks", "services"}
