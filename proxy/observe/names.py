@@ -26,4 +26,6 @@ def whose(world: World, address: Address) -> tuple[str, str]:
     for node in world.nodes():
         if any(address == gateway for gateway, _ in gateways(node)):
             return "node", node.ref.name
+    for service in world.services_exposed_at(address):
+        return "service", str(service.ref)
     return "outside", ""

@@ -1,12 +1,15 @@
 """The daemon's settings: flags over files over defaults, each wrong one named with its origin."""
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from weft.proxy.config import SETTINGS, ConfigError, load, shown
 from weft.proxy.model.world import Mode
+
+ALL_IPV6 = ip_network("::/0")
 
 
 def test_every_setting_has_a_default_but_the_node_must_have_a_name() -> None:
@@ -29,6 +32,16 @@ def test_lists_are_written_with_commas_and_may_be_empty() -> None:
     config = load(flags)
     assert config.api_servers == ("https://a:6443", "https://b:6443")
     assert config.never_masquerade == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "networks"),
+    [("primary", ()), ("", ()), ("192.0.2.0/24, ::/0", (ip_network("192.0.2.0/24"), ALL_IPV6))],
+)
+def test_node_ports_are_at_primary_addresses_or_those_of_prefixes(
+    text: str, networks: tuple[object, ...]
+) -> None:
+    assert load(["--node-port-addresses", text]).node_port_addresses == networks
 
 
 def test_addresses_to_listen_at_have_kube_proxys_ports_unless_they_name_one() -> None:
