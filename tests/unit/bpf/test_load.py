@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from weft.bpf import syscall
-from weft.bpf.layout import LAYOUTS, TABLES, Flow, Settings, pack_u32, pack_u64
+from weft.bpf.layout import LAYOUTS, TABLES, Backend, Flow, Settings, pack_u32, pack_u64
 from weft.bpf.load import check_declarations, default_entries, open_datapath
 from weft.bpf.migrate import write_types
 from weft.bpf.objects import MapDeclaration, Object, ObjectError, Program, layout_hash, write_object
@@ -14,6 +14,7 @@ from weft.bpf.syscall import BpfError, MapType
 
 SMALL = {"flows": 1_024, "translations": 1_024, "snat": 1_024, "sockets": 1_024}
 KEY = pack_u64(7)
+BACKEND = Backend(1, 0).pack()
 
 
 def pin_of(pins: Path, name: str, layouts: dict[str, tuple[str, ...]] | None = None) -> Path:
@@ -31,9 +32,9 @@ def test_programs_are_loaded_and_every_table_is_open(bpffs: Path, tiny_objects: 
 
 def test_rows_outlive_the_daemon(bpffs: Path, tiny_objects: Path) -> None:
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
-        datapath.tables["backends"].update({KEY: pack_u64(1)})
+        datapath.tables["backends"].update({KEY: BACKEND})
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
-        assert datapath.tables["backends"].lookup(KEY) == pack_u64(1)
+        assert datapath.tables["backends"].lookup(KEY) == BACKEND
         assert (datapath.retired, datapath.migration.moves) == ((), ())
         assert not datapath.untyped, "this kernel takes BTF with every kind of map"
 
@@ -60,7 +61,7 @@ def test_a_map_whose_rows_follow_from_the_plan_is_made_anew_in_another_size(
     bpffs: Path, tiny_objects: Path
 ) -> None:
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
-        datapath.tables["backends"].update({KEY: pack_u64(1)})
+        datapath.tables["backends"].update({KEY: BACKEND})
     larger = SMALL | {"backends": 99}
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=larger) as datapath:
         assert datapath.tables["backends"].max_entries == 99
@@ -106,10 +107,10 @@ def test_the_kernel_tells_the_fields_of_a_tables_rows_apart(
 ) -> None:
     with open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL) as datapath:
         datapath.tables["flows"].update({bytes(40): bytes(range(Flow.SIZE))})
-        datapath.tables["backends"].update({KEY: pack_u64(1)})
+        datapath.tables["backends"].update({KEY: BACKEND})
     dump = pin_of(bpffs / "w", "flows").read_text()
     assert f": {{{Flow.unpack(bytes(range(Flow.SIZE))).initiator_revision}," in dump
-    assert "7: {1,}" in pin_of(bpffs / "w", "backends").read_text()
+    assert "7: {1,0,0,}" in pin_of(bpffs / "w", "backends").read_text()
 
 
 def test_a_table_that_only_another_version_has_goes_once_every_hook_is_replaced(
@@ -157,7 +158,7 @@ def test_a_map_that_is_not_what_its_name_says_is_refused(bpffs: Path, tiny_objec
         syscall.pin(datapath.tables["settings"].fd, place)
     with (
         pytest.raises(
-            ForeignPin, match=r"is a map \(2, 4, \d+, 0\), where a map .*HASH.*8, 8, 1\)"
+            ForeignPin, match=r"is a map \(2, 4, \d+, 0\), where a map .*HASH.*8, 16, 1\)"
         ),
         open_datapath(pins=bpffs / "w", objects=tiny_objects, entries=SMALL),
     ):
