@@ -352,14 +352,14 @@ class FrontendKey:
         return cls(unpack_address(row[0]), int.from_bytes(row[1], "big"), row[2])
 
 
-_FRONTEND = struct.Struct("=QQIIII")
+_FRONTEND = struct.Struct("=QQIIIII4x")
 
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
     """struct frontend"""
 
-    SIZE: ClassVar[int] = 32
+    SIZE: ClassVar[int] = 40
 
     service: int
     local_service: int
@@ -367,6 +367,7 @@ class Frontend:
     local_backends: int
     affinity_s: int
     flags: int
+    ring_size: int
 
     def pack(self) -> Packed:
         return _FRONTEND.pack(
@@ -376,12 +377,13 @@ class Frontend:
             self.local_backends,
             self.affinity_s,
             self.flags,
+            self.ring_size,
         )
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _FRONTEND.unpack(data)
-        return cls(row[0], row[1], row[2], row[3], row[4], row[5])
+        return cls(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
 
 
 _RANGE_KEY = struct.Struct("=III16s")
@@ -453,6 +455,47 @@ class Slot:
     def unpack(cls, data: Packed) -> Self:
         row = _SLOT.unpack(data)
         return cls(row[0], unpack_address(row[1]), int.from_bytes(row[2], "big"))
+
+
+_RING_KEY = struct.Struct("=QQ")
+
+
+@dataclass(frozen=True, slots=True)
+class RingKey:
+    """struct ring_key"""
+
+    SIZE: ClassVar[int] = 16
+
+    service: int
+    chunk: int
+
+    def pack(self) -> Packed:
+        return _RING_KEY.pack(self.service, self.chunk)
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Self:
+        row = _RING_KEY.unpack(data)
+        return cls(row[0], row[1])
+
+
+_RING = struct.Struct("=64H")
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """struct ring"""
+
+    SIZE: ClassVar[int] = 128
+
+    slot: Ints
+
+    def pack(self) -> Packed:
+        return _RING.pack(*self.slot)
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Self:
+        row = _RING.unpack(data)
+        return cls(row[0:64])
 
 
 _BACKEND = struct.Struct("=QI4x")
@@ -1028,13 +1071,15 @@ LAYOUTS: Final = {
         "pad:__u8@19",
     ),
     "Frontend": (
-        "32",
+        "40",
         "service:__u64@0",
         "local_service:__u64@8",
         "backends:__u32@16",
         "local_backends:__u32@20",
         "affinity_s:__u32@24",
         "flags:__u32@28",
+        "ring_size:__u32@32",
+        "pad:__u32@36",
     ),
     "RangeKey": (
         "28",
@@ -1056,6 +1101,15 @@ LAYOUTS: Final = {
         "port:__be16@24",
         "pad0:__u16@26",
         "pad1:__u32@28",
+    ),
+    "RingKey": (
+        "16",
+        "service:__u64@0",
+        "chunk:__u64@8",
+    ),
+    "Ring": (
+        "128",
+        "slot:__u16[64]@0",
     ),
     "Backend": (
         "16",
@@ -1249,7 +1303,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "FrontendKey",
         "Frontend",
         20,
-        32,
+        40,
         131072,
         True,
         False,
@@ -1262,6 +1316,17 @@ TABLES: Final[dict[str, TableSpec]] = {
         16,
         32,
         262144,
+        True,
+        False,
+    ),
+    "rings": TableSpec(
+        "rings",
+        TableKind.HASH,
+        "RingKey",
+        "Ring",
+        16,
+        128,
+        65536,
         True,
         False,
     ),

@@ -110,6 +110,8 @@ struct frontend {
 	__u32 local_backends; /* and these of local_service */
 	__u32 affinity_s;     /* a client keeps its backend for so long; 0: no longer than a flow */
 	__u32 flags;	      /* enum frontend_flag */
+	__u32 ring_size;      /* places in rings; 1: the only slot, without a row; 0: none */
+	__u32 pad;
 };
 
 /* source_ranges (LPM): who may reach a load balancer's address of a service. */
@@ -133,6 +135,16 @@ struct slot {
 	__be16 port;
 	__u16 pad0;
 	__u32 pad1;
+};
+
+/* rings: how clients outside are spread over a service's slots, on every node alike. */
+struct ring_key {
+	__u64 service;
+	__u64 chunk;
+};
+
+struct ring {
+	__u16 slot[64];
 };
 
 /* backends: id -> alive. A flow whose backend is absent here chooses again (UDP). */
@@ -196,13 +208,10 @@ struct flow {
 	__u32 seen; /* jiffies, low 32 bits */
 };
 
-/*
- * north_south[0]: whether a client from outside ever went through a Service here, and whether such
- * a flow took the stack: where not, nothing is looked up for them in the node's own traffic.
- */
+/* north_south[0]: what must be looked up for clients outside in the node's own traffic. */
 struct north_south {
-	__u32 translated;
-	__u32 by_stack;
+	__u32 translated; /* one went through a Service here */
+	__u32 by_stack;	  /* one's flow took the stack */
 };
 
 /* translations: a client's tuple to a VIP -> the backend chosen for it. */

@@ -15,6 +15,7 @@ BPF_F_TABLE("hash", u64, struct sandbox, sandboxes, 4096, BPF_F_NO_PREALLOC);
 
 BPF_F_TABLE("hash", struct frontend_key, struct frontend, frontends, 131072, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct slot_key, struct slot, slots, 262144, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct ring_key, struct ring, rings, 65536, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", u64, struct backend, backends, 262144, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct range_key, u32, source_ranges, 65536, BPF_F_NO_PREALLOC);
 

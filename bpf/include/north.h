@@ -86,12 +86,12 @@ static enum reason choose_new(struct packet *p, const struct settings *s,
 	__be16 port = 0;
 	enum reason reason;
 
-	/* In the middle of a connection that nobody remembers: no backend would know it. */
-	if (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p))
+	/* In the middle of a connection that another node took in, the ring finds its backend. */
+	if (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p) && (local || !frontend->ring_size))
 		return REASON_NO_BACKEND;
 	if ((frontend->flags & FRONTEND_RANGES) && !is_in_ranges(frontend, &p->tuple.src))
 		return REASON_SOURCE_RANGE;
-	reason = choose_backend(p, s, frontend, local, &addr, &port);
+	reason = choose_backend(p, s, frontend, local, true, &addr, &port);
 	return reason ? reason : aim(p, addr, port);
 }
 
@@ -152,7 +152,8 @@ static struct flow *find_client_flow(struct packet *p, const struct settings *s,
 {
 	struct flow *flow;
 
-	if (p->backend)
+	/* A new choice starts a new flow, but in the middle of a connection it is the same. */
+	if (p->backend && (p->tuple.proto != IPPROTO_TCP || is_first_of_tcp(p)))
 		return 0;
 	flow = find_flow(p, s);
 	if (!flow || (dst && !is_held_by(p, flow, dst, false)) || is_dialled_anew(p, flow))

@@ -8,6 +8,7 @@
 
 #include "flow.h"
 #include "rewrite.h"
+#include "ring.h"
 #include "service.h"
 
 /* A hairpin's source where the node has no address in the pod's range: 169.254.1.1, fe80::1. */
@@ -91,13 +92,13 @@ static enum reason without_slot(const struct frontend *frontend)
 	return frontend->flags & FRONTEND_ELSEWHERE ? REASON_NO_LOCAL_BACKEND : REASON_NO_BACKEND;
 }
 
-/* The backend that a client of this service has, or else any: *addr and *port. */
+/* The backend that a client of this service has, or else one for it: *addr and *port. */
 static enum reason choose_backend(struct packet *p, const struct settings *s,
-				  const struct frontend *frontend, bool local,
+				  const struct frontend *frontend, bool local, bool by_ring,
 				  const struct address **addr, __be16 *port)
 {
 	struct translation *kept = kept_choice(s, frontend, &p->tuple.src, p->now, local);
-	struct slot *slot;
+	struct slot *slot = 0;
 
 	if (frontend->affinity_s)
 		p->affinity = frontend->service;
@@ -107,7 +108,10 @@ static enum reason choose_backend(struct packet *p, const struct settings *s,
 		*port = kept->port;
 		return REASON_NONE;
 	}
-	slot = random_slot(frontend, local);
+	if (by_ring && frontend->ring_size && !local)
+		slot = slot_of_ring(&p->tuple, frontend);
+	if (!slot)
+		slot = random_slot(frontend, local);
 	if (!slot)
 		return without_slot(frontend);
 	p->backend = slot->backend;
@@ -142,7 +146,7 @@ static enum reason translate(struct packet *p, const struct settings *s)
 		return REASON_NO_BACKEND;
 	if ((frontend->flags & FRONTEND_RANGES) && !is_in_ranges(frontend, &p->tuple.src))
 		return REASON_SOURCE_RANGE;
-	reason = choose_backend(p, s, frontend, is_local_inside(frontend), &addr, &port);
+	reason = choose_backend(p, s, frontend, is_local_inside(frontend), false, &addr, &port);
 	if (!reason)
 		retarget(p, s, addr, port);
 	return reason;

@@ -124,7 +124,7 @@ def _frontend(
     place, key = claim.place, _key(claim.place)
     planned_rows = [row for row in rows if row.table == "frontends" and row.key == key]
     actual = reading.row("frontends", key) if served else None
-    row = Frontend.unpack(actual) if actual else Frontend(0, 0, 0, 0, 0, 0)
+    row = Frontend.unpack(actual) if actual else Frontend(0, 0, 0, 0, 0, 0, 0)
     inside = row.local_backends if row.flags & FrontendFlag.LOCAL_INSIDE else row.backends
     outside = row.local_backends if row.flags & FrontendFlag.LOCAL_OUTSIDE else row.backends
     return pb.Frontend(

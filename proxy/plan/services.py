@@ -17,6 +17,8 @@ from weft.bpf.layout import (
     FrontendFlag,
     FrontendKey,
     RangeKey,
+    Ring,
+    RingKey,
     Slot,
     SlotKey,
     pack_u32,
@@ -38,6 +40,7 @@ from weft.proxy.model.objects import (
     ServicePort,
 )
 from weft.proxy.model.world import Change, World
+from weft.proxy.plan.maglev import ring, ring_size
 from weft.proxy.plan.rows import Planner, Row
 from weft.proxy.plan.services_choice import Choice, Endpoint, Standpoint, categorize, endpoints
 from weft.proxy.plan.services_frontends import (
@@ -51,8 +54,9 @@ from weft.proxy.plan.services_frontends import (
     taken,
 )
 
-_WHOLE_ADDRESS = Frontend(0, 0, 0, 0, 0, 0).pack()
+_WHOLE_ADDRESS = Frontend(0, 0, 0, 0, 0, 0, 0).pack()
 _ALLOWED = pack_u32(1)
+_RING_CHUNK = Ring.SIZE // 2
 
 
 class Served(NamedTuple):
@@ -64,6 +68,8 @@ class Served(NamedTuple):
     version: int
     every: tuple[Endpoint, ...]
     choice: Choice
+    ring_size: int
+    """Of the ring that clients outside are spread by; 0: none comes to this service."""
 
 
 def service_id(service: Ref, port: ServicePort, version: int) -> int:
@@ -94,7 +100,8 @@ def serve(world: World, service: Service, version: int, claims: Sequence[Claim])
         uses_local=uses_local,
     )
     local_id = content_id(identity, "local") if uses_local else 0
-    return Served(identity, local_id, version, every, choice)
+    places = ring_size(len(choice.cluster or ())) if external and not service.external_local else 0
+    return Served(identity, local_id, version, every, choice, places)
 
 
 def families(world: World, service: Service) -> Iterator[tuple[int, list[Claim]]]:
@@ -125,6 +132,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
             yield _frontend(world, service, served, claim)
         yield from _slots(served.id, served.choice.cluster or ())
         yield from _slots(served.local_id, served.choice.local or ())
+        yield from _ring(served)
         yield from _backends(served)
         if any(claim.origin is Origin.LOAD_BALANCER for claim in claims):
             for network in ranges(service, version):
@@ -140,6 +148,7 @@ def _frontend(world: World, service: Service, served: Served, claim: Claim) -> R
         backends=len(choice.cluster or ()),
         local_backends=len(choice.local or ()),
         affinity_s=service.affinity_s,
+        ring_size=served.ring_size,
         flags=_flags(world, service, served, claim),
     )
     return Row("frontends", key.pack(), row.pack())
@@ -173,6 +182,15 @@ def _slots(service: int, targets: Iterable[Endpoint]) -> Iterator[Row]:
     for index, target in enumerate(targets):
         slot = Slot(target.id, target.address, target.port)
         yield Row("slots", SlotKey(service, index).pack(), slot.pack())
+
+
+def _ring(served: Served) -> Iterator[Row]:
+    if served.ring_size > 1:
+        places = ring(tuple(target.id for target in served.choice.cluster or ()))
+        for chunk, at in enumerate(range(0, len(places), _RING_CHUNK)):
+            some = tuple(places[at : at + _RING_CHUNK])
+            row = Ring(some + (0,) * (_RING_CHUNK - len(some)))
+            yield Row("rings", RingKey(served.id, chunk).pack(), row.pack())
 
 
 def _backends(served: Served) -> Iterator[Row]:

@@ -101,7 +101,7 @@ def write_services(datapath: Datapath, count: int) -> None:
         "backends": {pack_u64(n): Backend(n, 0).pack() for n in numbers},
         "slots": {SlotKey(n, 0).pack(): Slot(n, NODE, PORT).pack() for n in numbers},
         "frontends": {
-            FrontendKey(FIRST_VIP + n - 1, PORT, UDP).pack(): Frontend(n, 0, 1, 0, 0, 0).pack()
+            FrontendKey(FIRST_VIP + n - 1, PORT, UDP).pack(): Frontend(n, 0, 1, 0, 0, 0, 0).pack()
             for n in numbers
         },
     }

@@ -51,7 +51,7 @@ def services(node: Node, count: int) -> None:
     for number in range(1, count):
         one = 1_000_000 + number
         key = FrontendKey(IPv4Address(vips + number), 80, TCP)
-        frontends[key.pack()] = Frontend(one, 0, 1, 0, 0, 0).pack()
+        frontends[key.pack()] = Frontend(one, 0, 1, 0, 0, 0, 0).pack()
         slots[SlotKey(one, 0).pack()] = Slot(one, IPv4Address(pods + number), 8080).pack()
         backends[pack_u64(one)] = Backend(one, 0).pack()
     for table, rows in (("frontends", frontends), ("slots", slots), ("backends", backends)):

@@ -246,7 +246,7 @@ def _service(guest: Guest, vip: IPv4Address, backends: int) -> None:
     tables["backends"].update({pack_u64(BACKEND): Backend(SERVICE, 0).pack()})
     slot = Slot(BACKEND, IPv4Address("127.0.0.1"), 8080)
     tables["slots"].update({SlotKey(SERVICE, 0).pack(): slot.pack()})
-    frontend = Frontend(SERVICE, 0, backends, 0, 0, 0)
+    frontend = Frontend(SERVICE, 0, backends, 0, 0, 0, 0)
     tables["frontends"].update({FrontendKey(vip, 80, TCP).pack(): frontend.pack()})
 
 

@@ -153,12 +153,14 @@ class Scene:
 
     def service(self, proto: int, *backends: Address, port: int = 80, target: int = 8080) -> None:
         """The VIP's port; backend ids are 1, 2, ... in their order."""
-        self.node.put("frontends", FrontendKey(self.at.vip, 0, 0), Frontend(SERVICE, 0, 0, 0, 0, 0))
+        self.node.put(
+            "frontends", FrontendKey(self.at.vip, 0, 0), Frontend(SERVICE, 0, 0, 0, 0, 0, 0)
+        )
         for number, address in enumerate(backends):
             self.node.put("backends", number + 1, Backend(SERVICE, 0))
             slot = Slot(number + 1, address, target)
             self.node.put("slots", SlotKey(SERVICE, number), slot)
-        frontend = Frontend(SERVICE, 0, len(backends), 0, 0, 0)
+        frontend = Frontend(SERVICE, 0, len(backends), 0, 0, 0, 0)
         self.node.put("frontends", FrontendKey(self.at.vip, port, proto), frontend)
 
     def replace_backend(self, address: Address) -> None:

@@ -70,7 +70,7 @@ class Sockets(Scene):
         slot = Slot(number, self.loopback, server.getsockname()[1])
         self.node.put("slots", SlotKey(SERVICE, 0), slot)
         self.node.put(
-            "frontends", FrontendKey(self.at.vip, 80, UDP), Frontend(SERVICE, 0, 1, 0, 0, 0)
+            "frontends", FrontendKey(self.at.vip, 80, UDP), Frontend(SERVICE, 0, 1, 0, 0, 0, 0)
         )
 
     def netns_cookie(self) -> int:

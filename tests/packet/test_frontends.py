@@ -42,7 +42,7 @@ def serve(
     for number, address in enumerate(cluster):
         chosen_flags = BOTH if address in local else BackendFlag.CHOSEN
         scene.node.put("backends", number + 1, Backend(SERVICE, chosen_flags))
-    row = Frontend(SERVICE, LOCAL, len(cluster), len(local), affinity_s, flags)
+    row = Frontend(SERVICE, LOCAL, len(cluster), len(local), affinity_s, flags, 0)
     scene.node.put("frontends", FrontendKey(scene.at.vip, 80, proto), row)
 
 

@@ -10,6 +10,7 @@ from tests.packet.packets import (
     SYN,
     TCP,
     UDP,
+    Address,
     Packet,
     embedded_header_holds,
     read,
@@ -39,6 +40,8 @@ from weft.bpf.layout import (
     PrefixFlag,
     RangeKey,
     Reason,
+    Ring,
+    RingKey,
     Slot,
     SlotKey,
     WorkloadFlag,
@@ -172,10 +175,10 @@ def test_policy_local_gives_clients_outside_what_is_here(north: Scene, proto: in
     key = FrontendKey(north.at.vip, 80, proto)
     flags = FrontendFlag.EXTERNAL | FrontendFlag.LOCAL_OUTSIDE
     north.node.put("slots", SlotKey(SERVICE + 1, 0), Slot(1, north.at.a, 8080))
-    north.node.put("frontends", key, Frontend(SERVICE, SERVICE + 1, 1, 1, 0, flags))
+    north.node.put("frontends", key, Frontend(SERVICE, SERVICE + 1, 1, 1, 0, flags, 0))
     assert read(arrive(north, dialled(north, proto)).packet).dst == north.at.a
     flags |= FrontendFlag.ELSEWHERE
-    north.node.put("frontends", key, Frontend(SERVICE, SERVICE + 1, 1, 0, 0, flags))
+    north.node.put("frontends", key, Frontend(SERVICE, SERVICE + 1, 1, 0, 0, flags, 0))
     outcome = arrive(north, replace(dialled(north, proto), sport=4001))
     assert (outcome.action, outcome.reason) == (Action.DROP, Reason.NO_LOCAL_BACKEND)
 
@@ -184,7 +187,7 @@ def test_source_ranges_hold_for_clients_outside(north: Scene) -> None:
     north.service(TCP, north.at.a)
     flags = FrontendFlag.EXTERNAL | FrontendFlag.RANGES
     key = FrontendKey(north.at.vip, 80, TCP)
-    north.node.put("frontends", key, Frontend(SERVICE, 0, 1, 0, 0, flags))
+    north.node.put("frontends", key, Frontend(SERVICE, 0, 1, 0, 0, flags, 0))
     outcome = arrive(north, dialled(north, TCP))
     assert (outcome.action, outcome.reason) == (Action.DROP, Reason.SOURCE_RANGE)
     within = RangeKey(64 + 128, SERVICE, 0, north.at.outside)
@@ -195,7 +198,7 @@ def test_source_ranges_hold_for_clients_outside(north: Scene) -> None:
 def test_what_only_the_nodes_sockets_may_dial_is_none_of_ours(north: Scene) -> None:
     north.service(TCP, north.at.a)
     key = FrontendKey(north.at.vip, 80, TCP)
-    north.node.put("frontends", key, Frontend(SERVICE, 0, 1, 0, 0, FrontendFlag.LOOPBACK))
+    north.node.put("frontends", key, Frontend(SERVICE, 0, 1, 0, 0, FrontendFlag.LOOPBACK, 0))
     assert arrive(north, dialled(north, TCP)).reason is Reason.NOT_OURS
 
 
@@ -299,8 +302,45 @@ def test_a_client_outside_keeps_its_backend_by_affinity(north: Scene) -> None:
     north.two_pods()
     north.service(UDP, north.at.a, north.at.b)
     key = FrontendKey(north.at.vip, 80, UDP)
-    north.node.put("frontends", key, Frontend(SERVICE, 0, 2, 0, 60, 0))
+    north.node.put("frontends", key, Frontend(SERVICE, 0, 2, 0, 60, 0, 0))
     for backend in (1, 2):
         north.node.put("backends", backend, Backend(SERVICE, BackendFlag.CHOSEN))
     sent = [replace(dialled(north, UDP), sport=port) for port in range(5000, 5020)]
     assert len({read(arrive(north, one).packet).dst for one in sent}) == 1
+
+
+def ringed(scene: Scene, *backends: Address, proto: int = TCP) -> None:
+    """The VIP has a ring whose places alternate between the backends."""
+    scene.service(proto, *backends)
+    key = FrontendKey(scene.at.vip, 80, proto)
+    flags = FrontendFlag.EXTERNAL
+    size = 251 if len(backends) > 1 else 1
+    scene.node.put("frontends", key, Frontend(SERVICE, 0, len(backends), 0, 0, flags, size))
+    for chunk in range(size // 64 + 1 if size > 1 else 0):
+        row = Ring(tuple(place % len(backends) for place in range(64)))
+        scene.node.put("rings", RingKey(SERVICE, chunk), row)
+
+
+@BOTH
+def test_a_ring_gives_a_client_the_same_backend_on_any_node(north: Scene, proto: int) -> None:
+    north.two_pods()
+    ringed(north, north.at.a, north.at.b, proto=proto)
+    sent = [replace(dialled(north, proto), sport=port) for port in range(5000, 5040)]
+    first = [read(arrive(north, one).packet).dst for one in sent]
+    assert set(first) == {north.at.a, north.at.b}
+    for table in ("translations", "flows"):
+        north.node.tables[table].delete(list(north.node.rows(table)))
+    assert [read(arrive(north, one).packet).dst for one in sent] == first
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_middle_of_a_connection_is_taken_over_by_the_ring(north: Scene, count: int) -> None:
+    north.two_pods()
+    ringed(north, *[north.at.a, north.at.b][:count])
+    first = read(arrive(north, dialled(north, TCP)).packet).dst
+    for table in ("translations", "flows"):
+        north.node.tables[table].delete(list(north.node.rows(table)))
+    outcome = arrive(north, dialled(north, TCP, flags=ACK))
+    assert outcome.reason is Reason.DELIVERED
+    assert read(outcome.packet).dst == first
+    assert len(north.node.rows("flows")) == 1

@@ -39,7 +39,7 @@ def serve(
         slot = Slot(number + 1, sockets.loopback, one.getsockname()[1])
         sockets.node.put("slots", SlotKey(SERVICE, number), slot)
     key = FrontendKey(at or sockets.at.vip, port, PROTOCOLS[kind])
-    row = Frontend(SERVICE, SERVICE + 1, len(servers), 0, affinity_s, flags)
+    row = Frontend(SERVICE, SERVICE + 1, len(servers), 0, affinity_s, flags, 0)
     sockets.node.put("frontends", key, row)
 
 
