@@ -26,6 +26,8 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 	__be16 vip_port;
 	__u8 flags; /* enum flow_flag */
 	__u8 path;  /* enum flow_path */
+	__u32 ifindex; /* PATH_UPLINK: the link that its client's last packet came by */
+	__u32 pad0;
 	__u32 seen; /* jiffies, low 32 bits */
 """: """	__u64 marker;
 	__u64 responder_revision;
@@ -34,8 +36,8 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 	__u16 flags;
 	__u8 path;
 	__u8 pad0[3];
+	__u32 ifindex;
 	__u32 seen;
-	__u32 pad1;
 """,
         # A table that follows from the plan: filled anew beside the old one.
         """	__u32 ifindex; /* host-side link */
@@ -67,7 +69,7 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 	__u32 seen; /* jiffies, low 32 bits */
 };
 
-/* snat""": """	__u32 marker;
+/* affinities""": """	__u32 marker;
 	__u32 seen;
 	struct address addr;
 	__be16 port;
@@ -75,7 +77,7 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 	__u32 pad2;
 };
 
-/* snat""",
+/* affinities""",
     },
 }
 """Texts of headers and what a later version has in their place."""
