@@ -121,12 +121,23 @@ class Daemon:
                 keeper = ApiKeeper(config, loop, servers, upkeep.ready) if servers else None
                 complain = keeper.notices.complain if keeper else _tell_nobody
                 observed = observing(view, _doors(config), ring, sources.troubles, complain)
+                server.observers.append(_look_after_adds(loop))
                 server.observers.append((await serving.enter_async_context(observed)).metrics.cni)
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
                 if keeper is not None:
                     running.append(tasks.create_task(keeper.run(), name="api"))
                 await stop.wait()
                 log.info("stopping; the datapath goes on")
+
+
+def _look_after_adds(loop: Loop) -> Callable[[str, int, float], None]:
+    """A link that has been seen up is made: set down from then on, it is put back up at once."""
+
+    def look(verb: str, code: int, duration_s: float) -> None:
+        if verb == "ADD" and code == 0:
+            loop.suspect(podlinks.NAME)
+
+    return look
 
 
 def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
