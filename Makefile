@@ -10,7 +10,7 @@ PYTEST := $(PY) -m pytest -p no:cacheprovider
 # What Debian or Ubuntu must carry: BCC and its headers to compile, the rest to wire and to look.
 PACKAGES := python3-bpfcc linux-headers-amd64 libbpf1 gcc libc6-dev iproute2 nftables iptables tcpdump iputils-ping procps mmdebstrap
 
-.PHONY: help packages venv tree lint type test test-unit test-netns demo bench clean
+.PHONY: help packages venv tree lint type test test-long test-unit test-netns demo bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -51,7 +51,10 @@ type: venv ## mypy strict, tests too
 	$(VENV)/bin/mypy -p weft.bpf -p weft.cni -p weft.proxy -p weft.cli && $(VENV)/bin/mypy tests deploy
 
 test: packages venv shim objects lint type ## everything that needs no Kubernetes binaries, in minutes
-	$(PYTEST) -q tests/test_house.py tests/unit tests/packet tests/netns
+	$(PYTEST) -q -m "not long" tests/test_house.py tests/unit tests/packet tests/netns
+
+test-long: packages venv shim objects ## nodes that break, move, are upgraded, paths of every size: a quarter of an hour
+	$(PYTEST) -q -m long tests/netns
 
 test-unit: venv ## what needs no root and no kernel
 	$(PYTEST) -q tests/test_house.py tests/unit

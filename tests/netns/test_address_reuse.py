@@ -13,6 +13,8 @@ from deploy.netlab import Lab, manifests
 from tests.netns.conftest import assert_dump_equals_plan, lab_name
 from tests.netns.fresh import OK, OTHER, Place, Stage, staged
 
+pytestmark = pytest.mark.long
+
 TIGHT = ("10.244.1.0/30", "fd00:10:244:1::/126")
 """One IPv4 address for pods."""
 TURNS = 10

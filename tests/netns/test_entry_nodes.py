@@ -11,6 +11,8 @@ import pytest
 from deploy.netlab import Lab
 from tests.netns.exposed import BALANCERS, PORT, Stage, exposed
 
+pytestmark = pytest.mark.long
+
 # One connection that says each line it reads, and what came back for it.
 TALKER = """
 import socket, sys

@@ -8,6 +8,8 @@ from deploy.netlab import Lab
 from tests.netns.ask import ask, error_of
 from tests.netns.exposed import BALANCERS, LOCAL_NODE_PORT, NODE_PORT, PORT, Stage, exposed
 
+pytestmark = pytest.mark.long
+
 BOTH = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 KINDS = pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
 

@@ -14,6 +14,8 @@ from deploy.netlab import Lab, Pod
 from tests.netns.conftest import assert_dump_equals_plan, lab_name
 from tests.netns.fresh import OK, OTHER, Place, Stage, staged
 
+pytestmark = pytest.mark.long
+
 ROUNDS, PODS = 40, 50
 
 

@@ -19,6 +19,8 @@ from weft.bpf import syscall
 from weft.bpf.features import probe
 from weft.bpf.syscall import BpfError
 
+pytestmark = pytest.mark.long
+
 PORT = 8080
 SHAPED = {"kubernetes.io/ingress-bandwidth": "100M"}
 KNOCK = "import socket; print(socket.create_connection(('{}', {}), 2).recv(100).decode())"

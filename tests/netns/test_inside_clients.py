@@ -14,6 +14,8 @@ from deploy.netlab import Lab, LabNode, Pod, manifests
 from deploy.netlab.shell import wait_for
 from tests.netns.conftest import assert_dump_equals_plan, lab_name
 
+pytestmark = pytest.mark.long
+
 PORT = 8080
 NODE_PORT = 30080
 VIPS = {4: "10.96.7.1", 6: "fd00:96::7:1"}

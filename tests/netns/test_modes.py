@@ -16,6 +16,8 @@ from tests.netns.conftest import assert_dump_equals_plan, lab_name
 from weft.cli.client import daemon
 from weft.proxy.api import weft_pb2 as pb
 
+pytestmark = pytest.mark.long
+
 PORT = 8080
 # Of each node of the lab: its own families, and whether it is behind the router.
 NODES = {"east": ((4, 6), False), "west": ((4, 6), False), "far": ((4, 6), True),

@@ -16,6 +16,8 @@ from deploy.netlab import Lab, LabNode, Pod
 from deploy.netlab.shell import run, stop, wait_for
 from tests.netns.conftest import lab_name
 
+pytestmark = pytest.mark.long
+
 BULK = Path(__file__).with_name("bulk.py")
 PORT = 8080
 STREAM_BYTES, DATAGRAM_BYTES = 3_000_000, 9_000

@@ -17,6 +17,8 @@ from tests.netns.ask import Answer, Host, ask
 from tests.netns.bulk import REFUSED
 from tests.netns.outside import serve as serve_name
 
+pytestmark = pytest.mark.long
+
 BULK = Path(__file__).with_name("bulk.py")
 PORT, BULK_PORT, CLOSED_PORT, NOBODYS_PORT = 8080, 8081, 8083, 82
 STREAM_BYTES, DATAGRAM_BYTES = 8_000_000, 30_000

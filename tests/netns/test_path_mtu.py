@@ -14,6 +14,8 @@ from tests.netns.conftest import assert_dump_equals_plan
 from tests.netns.test_mtu import OVERHEAD_BYTES, STREAM_BYTES, Scene, narrow, scene
 from weft.proxy.plan.node import OVERLAY
 
+pytestmark = pytest.mark.long
+
 MIDDLE_BYTES = 1400
 VERSIONS = (4, 6)
 ENDS = ("east", "far")

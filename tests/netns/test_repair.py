@@ -12,6 +12,8 @@ from deploy.netlab import Lab, LabNode, Pod, manifests
 from deploy.netlab.shell import stop, wait_for
 from tests.netns.test_paths import host_server, underlay
 
+pytestmark = pytest.mark.long
+
 PORT = 8080
 VIP_PORT = 80
 VIPS = {4: "10.96.2.1", 6: "fd00:10:96::2:1"}

@@ -15,6 +15,8 @@ from deploy.netlab import Lab, LabNode, Pod, manifests
 from deploy.netlab.shell import run, stop, wait_for
 from tests.netns.chained import BANDWIDTH, PORTMAP, TOOLS, Chain
 
+pytestmark = pytest.mark.long
+
 BULK, MESH = (Path(__file__).with_name(name) for name in ("bulk.py", "mesh.py"))
 PORT, VIP_PORT, MESH_PORT, HOST_PORT = 8080, 80, 15001, 30080
 VIPS = {4: "10.96.3.1", 6: "fd00:10:96::3:1"}

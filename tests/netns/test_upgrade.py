@@ -21,6 +21,8 @@ from tests.netns.crashing import CRASHED, STEPS
 from weft.bpf import syscall
 from weft.bpf.layout import TABLES
 
+pytestmark = pytest.mark.long
+
 PORT, VIP = 8080, "10.96.7.1"
 HERE = Path(__file__).parent
 

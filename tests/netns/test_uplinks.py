@@ -13,6 +13,8 @@ from tests.netns.ask import Host, ask, error_of
 from tests.netns.conftest import lab_name
 from tests.netns.outside import Talk, join, make_host, serve, set_up, tunnel
 
+pytestmark = pytest.mark.long
+
 PORT, CLOSED_PORT = 8080, 9
 LINK = "eth1"
 OWN = {4: "10.99.0.1", 6: "fd00:99::1"}
