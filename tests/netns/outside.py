@@ -106,8 +106,20 @@ def join(
     """A wire between two namespaces."""
     run("ip", "-n", near, "link", "add", near_link, "type", "veth",
         "peer", "name", far_link, "netns", far)  # fmt: skip
+    for namespace, link in ((near, near_link), (far, far_link)):
+        trust_addresses(namespace, link)
     set_up(near, near_link, near_addresses)
     set_up(far, far_link, far_addresses)
+
+
+def trust_addresses(namespace: str, link: str) -> None:
+    """No address of the link is ever tentative, its link-local one included.
+
+    A router asks for neighbors from its link-local address, and Linux asks nobody while that is
+    tentative: up to 2 s after the link came up, as long as a question over UDP may take.
+    """
+    argv = ("sysctl", "-qw", f"net.ipv6.conf.{link}.accept_dad=0")
+    run("nsenter", f"--net=/run/netns/{namespace}", *argv)
 
 
 def set_up(namespace: str, link: str, addresses: tuple[str, ...]) -> None:
