@@ -143,7 +143,7 @@ static enum reason mask_client(struct __sk_buff *skb, struct packet *p, const st
 	struct flow *flow = find_carried(p, s);
 	enum reason reason;
 
-	if (!flow || p->kind != KIND_PLAIN || is_reply(p, flow)) {
+	if (!flow || flow->path != PATH_STACK || p->kind != KIND_PLAIN || is_reply(p, flow)) {
 		p->tuple = p->wire;
 		return REASON_NONE;
 	}

@@ -39,6 +39,7 @@ class Seen(StrEnum):
     SENDER = "the sender's"
     NODE = "its node's"
     GATEWAY = "its node's gateway address"
+    ENTRY = "the entry node's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,13 @@ _NODE_TUNNELS = (
 )
 _NODE_DIRECT = "there: to_pod stack, from_pod stack"
 _UNTOUCHED = "here: to_uplink not_ours, from_uplink not_ours"
+_ENTERS = "here: from_uplink delivered, from_pod answered"
+_ENTERS_TUNNEL = (
+    "here: from_uplink tunnelled, to_overlay tunnelled, from_overlay answered; "
+    "there: from_overlay delivered, from_pod tunnelled, to_overlay tunnelled"
+)
+_ENTERS_DIRECT = "there: to_pod stack, from_pod stack"
+_ENTERS_NODE = "here: from_uplink stack, to_uplink answered"
 _COMES_IN = "here: to_pod stack, from_pod stack"
 
 
@@ -145,6 +153,12 @@ CELLS = (
          _mirrored(_NODE_DIRECT), Seen.SENDER),
     Cell(Side.OTHER_NODE, Side.NODE, Reach.ANY, _NOBODY, _UNTOUCHED, Seen.SENDER),
     Cell(Side.OUTSIDE, Side.POD_HERE, Reach.ANY, "to_pod: ingress", _COMES_IN, Seen.SENDER),
+    Cell(Side.OUTSIDE, Side.VIP_HERE, Reach.ANY, "from_uplink: ingress", _ENTERS, Seen.SENDER),
+    Cell(Side.OUTSIDE, Side.VIP_THERE, Reach.TUNNEL, "there from_overlay: ingress",
+         _ENTERS_TUNNEL, Seen.SENDER),
+    Cell(Side.OUTSIDE, Side.VIP_THERE, Reach.DIRECT, "there to_pod: ingress, as the node",
+         _ENTERS_DIRECT, Seen.ENTRY),
+    Cell(Side.OUTSIDE, Side.VIP_NODE, Reach.ANY, _NOBODY, _ENTERS_NODE, Seen.SENDER),
     Cell(Side.OUTSIDE, Side.NODE, Reach.ANY, _NOBODY, _UNTOUCHED, Seen.SENDER),
 )  # fmt: skip
 

@@ -91,6 +91,8 @@ class Stage:
 
     def seen(self, cell: Cell, version: int) -> str:
         """The source address that the table names."""
+        if cell.seen is Seen.ENTRY:
+            return underlay(self.east, version)
         if cell.source is Side.OUTSIDE:
             return outside(self.lab, version)
         far = cell.source in (Side.POD_OVER_THERE, Side.OTHER_NODE)
@@ -167,9 +169,11 @@ def staged(lab: Lab) -> Iterator[Stage]:
     pods = east.add_pod("client"), east.add_pod("here"), west.add_pod("there")
     east.serve(pods[1], PORT)
     west.serve(pods[2], PORT)
-    for cidr in east.pod_cidrs:
-        via = underlay(east, ip_network(cidr).version)
-        Host(lab.switch, lab.cgroup).run("ip", "route", "replace", cidr, "via", via)
+    lengths = {4: 24, 6: 112}
+    services = [ip_network((NOBODY[v], lengths[v]), strict=False) for v in lab.families]
+    for cidr in (*map(ip_network, east.pod_cidrs), *services):
+        via = underlay(east, cidr.version)
+        Host(lab.switch, lab.cgroup).run("ip", "route", "replace", str(cidr), "via", via)
     hosts = [host_server(lab, n.namespace, n.name) for n in lab.nodes]
     hosts.append(host_server(lab, lab.switch, "outside"))
     far_client = west.add_pod("far-client")
