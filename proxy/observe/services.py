@@ -1,6 +1,6 @@
 """Services and their endpoints, as the kernel serves them, and why not otherwise."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Set
 from typing import NamedTuple
 
 from weft.bpf.layout import Frontend, FrontendFlag, FrontendKey, Slot, SlotKey, pack_u64
@@ -76,13 +76,14 @@ def _wanted(world: World, request: pb.ListRequest) -> list[Service]:
 def _service(reading: Reading, service: Service) -> pb.Service:
     rows = list(planned.PLANNER.rows(reading.world, service.ref))
     asked = list(claims(reading.world, service))
+    served = set(taken(reading.world, service))
     external = any(claim.is_external for claim in asked)
     return pb.Service(
         namespace=service.ref.namespace,
         name=service.ref.name,
         type=service.type,
         cluster_ips=[str(address) for address in service.cluster_ips],
-        ports=[_port(reading, service, port, asked, rows) for port in service.ports],
+        ports=[_port(reading, service, port, asked, served, rows) for port in service.ports],
         status=reading.status(rows),
         internal_traffic_policy=_policy(local=service.internal_local),
         external_traffic_policy=_policy(local=service.external_local) if external else "",
@@ -103,9 +104,9 @@ def _port(
     service: Service,
     port: ServicePort,
     asked: Iterable[Claim],
+    served: Set[Claim],
     rows: Iterable[Row],
 ) -> pb.ServicePort:
-    served = set(taken(reading.world, service))
     return pb.ServicePort(
         name=port.name,
         protocol=port.protocol,

@@ -6,7 +6,7 @@ Asked by other planners and by the CNI side; yields no rows of its own.
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 
-from weft.proxy.model.objects import Address, Link, Network, Node
+from weft.proxy.model.objects import Address, Link, Network, Node, Record
 from weft.proxy.model.world import Mode, World
 
 OVERLAY = "weft.vx"
@@ -15,6 +15,17 @@ BRIDGE = "weft0"
 HOLD, HELD = "weft.hold", "weft.held"
 NEVER_UPLINKS = frozenset((OVERLAY, BRIDGE, HOLD, HELD, "lo"))
 """Links that nothing leaves the node by, even where the node's InternalIP is on them."""
+
+
+def internal_ips(world: World) -> tuple[Address, ...]:
+    """The own node's, in the API's order; none while it is not known."""
+    own = world.own_node()
+    return own.addresses if own is not None else ()
+
+
+def pod_cidrs_of(record: Record | None) -> tuple[Network, ...]:
+    """The podCIDRs of a change's one side, if that is a Node."""
+    return record.pod_cidrs if isinstance(record, Node) else ()
 
 
 def pod_cidr(node: Node | None, version: int) -> Network | None:
@@ -70,9 +81,8 @@ def internal_source(world: World, version: int) -> Address | None:
 
 
 def _held_internal_ips(world: World) -> Iterable[Address]:
-    own = world.own_node()
     held = {address for link in world.links() for address in link.addresses}
-    return (a for a in (own.addresses if own is not None else ()) if a in held)
+    return (a for a in internal_ips(world) if a in held)
 
 
 def underlay_link(world: World, version: int | None = None) -> Link | None:

@@ -12,7 +12,7 @@ from weft.bpf.layout import UNSPECIFIED, Prefix, PrefixFlag
 from weft.proxy.model.objects import Kind, Network, Node, Record, ServiceCIDR
 from weft.proxy.model.owners import claimant
 from weft.proxy.model.world import Change, World
-from weft.proxy.plan.node import covering
+from weft.proxy.plan.node import covering, pod_cidrs_of
 from weft.proxy.plan.path_mtu import resized, tunnel_mtu_bytes
 from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
 from weft.proxy.plan.rows import Planner, Row, prefix_key
@@ -48,14 +48,24 @@ def service_ranges(world: World) -> set[Network]:
 
 def _flags(world: World, network: Network) -> PrefixFlag:
     """What holds for the prefixes around it holds for it: the narrowest row is the one found."""
-    flags, around = PrefixFlag(0), set(covering(network))
-    if not around.isdisjoint(world.settings.never_masquerade):
+    flags = PrefixFlag(0)
+    if _is_within(network, world.settings.never_masquerade):
         flags |= PrefixFlag.NO_MASQUERADE
-    if not around.isdisjoint(service_ranges(world)):
+    if _is_within(network, service_ranges(world)):
         flags |= PrefixFlag.SERVICE
     if _is_node(world, network):
         flags |= PrefixFlag.NODE
     return flags
+
+
+def _is_within(network: Network, some: Iterable[Network]) -> bool:
+    """There are few of `some`, and a row for each address of each node asks."""
+    return any(
+        wide.version == network.version
+        and wide.prefixlen <= network.prefixlen
+        and network.network_address in wide
+        for wide in some
+    )
 
 
 def _is_node(world: World, network: Network) -> bool:
@@ -98,17 +108,13 @@ def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
     if change.kind is not Kind.NODE:
         return resized(change, before, after)
     cidrs = resized(change, before, after)
-    cidrs |= {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
+    cidrs |= {*pod_cidrs_of(change.before), *pod_cidrs_of(change.after)}
     inside = {n for n in _named(after) if not cidrs.isdisjoint(covering(n))}
     return cidrs | inside | _addresses(change.before, change.after)
 
 
 def _ranges(record: Record | None) -> tuple[Network, ...]:
     return record.networks if isinstance(record, ServiceCIDR) else ()
-
-
-def _pod_cidrs(record: Record | None) -> tuple[Network, ...]:
-    return record.pod_cidrs if isinstance(record, Node) else ()
 
 
 def _all_keys(world: World) -> Iterable[Hashable]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
-from weft.proxy.model.objects import Address, Kind, Network, Node, Record
+from weft.proxy.model.objects import Address, Kind, Network, Node
 from weft.proxy.model.owners import claimant
 from weft.proxy.model.world import Change, Mode, World
 from weft.proxy.plan.node import (
@@ -20,6 +20,7 @@ from weft.proxy.plan.node import (
     host_sources,
     internal_source,
     pod_cidr,
+    pod_cidrs_of,
 )
 from weft.proxy.plan.path_mtu import resized, tunnel_mtu_bytes
 from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
@@ -73,17 +74,13 @@ def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
         return resized(change, before, after)
     if _sources(before) != _sources(after) or alters_every_reach(change, before, after):
         return {*_all_keys(before), *_all_keys(after)}
-    own = {*_pod_cidrs(change.before), *_pod_cidrs(change.after)}
+    own = {*pod_cidrs_of(change.before), *pod_cidrs_of(change.after)}
     return own | resized(change, before, after)
 
 
 def _sources(world: World) -> tuple[object, object]:
     """What the own node contributes to every route."""
     return host_sources(world), gateways(world.own_node())
-
-
-def _pod_cidrs(record: Record | None) -> tuple[Network, ...]:
-    return record.pod_cidrs if isinstance(record, Node) else ()
 
 
 def _all_keys(world: World) -> Iterable[Hashable]:

@@ -47,5 +47,9 @@ def rank(value: object) -> bytes:
 
 def prefix_key(network: Network) -> bytes:
     """`network` as the key of an LPM table: an IPv4 prefix is counted from bit 96."""
-    length = network.prefixlen + (_MAPPED_BITS if network.version == 4 else 0)
-    return PrefixKey(length, network.network_address).pack()
+    return PrefixKey(prefix_bits(network), network.network_address).pack()
+
+
+def prefix_bits(network: Network) -> int:
+    """How many bits of a 128-bit address `network` fixes."""
+    return network.prefixlen + (_MAPPED_BITS if network.version == 4 else 0)

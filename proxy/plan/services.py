@@ -41,7 +41,8 @@ from weft.proxy.model.objects import (
 )
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.maglev import ring, ring_size
-from weft.proxy.plan.rows import Planner, Row
+from weft.proxy.plan.node import internal_ips
+from weft.proxy.plan.rows import Planner, Row, prefix_bits
 from weft.proxy.plan.services_choice import Choice, Endpoint, Standpoint, categorize, endpoints
 from weft.proxy.plan.services_frontends import (
     LOOPBACKS,
@@ -168,14 +169,9 @@ def _flags(world: World, service: Service, served: Served, claim: Claim) -> Fron
             flags |= FrontendFlag.LOOPBACK
     if claim.origin is Origin.LOAD_BALANCER and (allowed := ranges(service, served.version)):
         flags |= FrontendFlag.RANGES
-        if any(address in network for address in _own_addresses(world) for network in allowed):
+        if any(address in network for address in internal_ips(world) for network in allowed):
             flags |= FrontendFlag.NODE_IN_RANGES
     return flags
-
-
-def _own_addresses(world: World) -> tuple[Address, ...]:
-    own = world.own_node()
-    return own.addresses if own is not None else ()
 
 
 def _slots(service: int, targets: Iterable[Endpoint]) -> Iterator[Row]:
@@ -206,9 +202,8 @@ def _backends(served: Served) -> Iterator[Row]:
 
 def range_key(service: int, network: Network) -> bytes:
     """`network` of one service as the key of an LPM table: IPv4 is counted from bit 96."""
-    bits = 64 + network.prefixlen + (96 if network.version == 4 else 0)
     low, high = service & 0xFFFFFFFF, service >> 32
-    return RangeKey(bits, low, high, network.network_address).pack()
+    return RangeKey(64 + prefix_bits(network), low, high, network.network_address).pack()
 
 
 # --- What a change concerns ---------------------------------------------------------------------
@@ -240,7 +235,7 @@ def _of_node(change: Change, before: World, after: World) -> Iterator[Ref]:
     if before.own_node() != after.own_node():
         if standpoint(before) != standpoint(after):
             yield from cast(Iterable[Ref], after.table(Kind.SERVICE))
-        elif _own_addresses(before) != _own_addresses(after):
+        elif internal_ips(before) != internal_ips(after):
             yield from refs(after.exposed_services())
     held, now = _held(change.before), _held(change.after)
     if held != now:

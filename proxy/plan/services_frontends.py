@@ -16,6 +16,7 @@ from weft.proxy.model.lastknown import API_SERVER
 from weft.proxy.model.objects import Address, Network, Protocol, Record, Ref, Service, ServicePort
 from weft.proxy.model.owners import owner
 from weft.proxy.model.world import World
+from weft.proxy.plan.node import internal_ips
 
 LOOPBACKS: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _PLANNED = (Protocol.TCP, Protocol.UDP)
@@ -79,8 +80,7 @@ def node_port_addresses(world: World) -> tuple[Address, ...]:
     """
     wanted = world.settings.node_port_addresses
     if not wanted:
-        own = world.own_node()
-        return own.addresses if own is not None else ()
+        return internal_ips(world)
     held = {a for link in world.links() for a in link.addresses if not a.is_loopback}
     return tuple(sorted(filter(partial(_is_wanted, wanted), held), key=_order))
 

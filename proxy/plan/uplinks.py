@@ -10,7 +10,7 @@ from typing import cast
 from weft.bpf.layout import UNSPECIFIED, Uplink, UplinkFlag, pack_u32
 from weft.proxy.model.objects import Address, Kind, Link
 from weft.proxy.model.world import Change, World
-from weft.proxy.plan.node import NEVER_UPLINKS
+from weft.proxy.plan.node import NEVER_UPLINKS, internal_ips
 from weft.proxy.plan.rows import Planner, Row
 
 
@@ -26,16 +26,11 @@ def leaving_address(world: World, link: Link, version: int) -> Address | None:
     first, which stays the first when others come.
     """
     usable = [a for a in link.addresses if a.version == version and _is_usable(a)]
-    return next((a for a in _internal_ips(world) if a in usable), next(iter(usable), None))
+    return next((a for a in internal_ips(world) if a in usable), next(iter(usable), None))
 
 
 def _is_usable(address: Address) -> bool:
     return not address.is_link_local and not address.is_loopback
-
-
-def _internal_ips(world: World) -> tuple[Address, ...]:
-    own = world.own_node()
-    return own.addresses if own is not None else ()
 
 
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
@@ -53,7 +48,7 @@ def link_keys(change: Change, before: World, after: World) -> Iterable[Hashable]
     """The names of links whose part a change can alter."""
     if change.kind is Kind.LINK:
         return (change.key,)
-    if change.kind is Kind.NODE and _internal_ips(before) != _internal_ips(after):
+    if change.kind is Kind.NODE and internal_ips(before) != internal_ips(after):
         return (link.name for link in after.links())
     return ()
 
