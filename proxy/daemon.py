@@ -26,7 +26,7 @@ from weft.bpf.load import Datapath, open_datapath
 from weft.bpf.wire import TableKind
 from weft.cni.repair import open_leases, reconcile
 from weft.cni.server import DELETIONS, LEASES, CniServer
-from weft.proxy.apply import forward, podlinks, podroutes, sysctl
+from weft.proxy.apply import forward, podlinks, podroutes, sockdiag, sysctl
 from weft.proxy.apply.applier import Applier
 from weft.proxy.apply.desired import Desired
 from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
@@ -34,6 +34,7 @@ from weft.proxy.apply.links import LinksTarget
 from weft.proxy.apply.order import TABLES as ROW_TABLES
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
+from weft.proxy.apply.sockets import Sockets
 from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.config import Config, shown
 from weft.proxy.handover import Handovers
@@ -48,6 +49,7 @@ from weft.proxy.plan import PLANNERS
 from weft.proxy.plan.path_mtu import routed_ends
 from weft.proxy.planning import Planning
 from weft.proxy.ring import Ring
+from weft.proxy.stranded import Stranded
 from weft.proxy.upkeep import ApiKeeper, Upkeep
 from weft.proxy.watch.api import ApiServers
 from weft.proxy.watch.ask import Asker
@@ -72,6 +74,11 @@ OFTEN = (PINS, PINNED, sysctl.NAME, forward.NAME, podlinks.NAME)
 
 
 SWITCH_S = 0.0005
+
+_NO_SOCKET_END = (
+    "no CONFIG_INET_DIAG_DESTROY: a connected UDP socket of the node stays with a backend that is "
+    "gone until it connects anew"
+)
 
 
 class KernelTooOld(Exception):
@@ -120,9 +127,14 @@ class Daemon:
                 servers = sources.servers
                 keeper = ApiKeeper(config, loop, servers, upkeep.ready) if servers else None
                 complain = keeper.notices.complain if keeper else _tell_nobody
-                observed = observing(view, _doors(config), ring, sources.troubles, complain)
-                server.observers.append(_look_after_adds(loop))
-                server.observers.append((await serving.enter_async_context(observed)).metrics.cni)
+                lacks = _lacks()
+                observed = observing(view, _doors(config), ring, sources.troubles, complain, lacks)
+                metrics = (await serving.enter_async_context(observed)).metrics
+                server.observers += [_look_after_adds(loop), metrics.cni]
+                if _NO_SOCKET_END not in lacks:
+                    stranded = Stranded(view, Sockets(datapath.tables).leave)
+                    stranded.observers.append(metrics.sockets_ended.inc)
+                    running.append(tasks.create_task(stranded.run(), name="stranded"))
                 running.append(tasks.create_task(upkeep.run(), name="upkeep"))
                 if keeper is not None:
                     running.append(tasks.create_task(keeper.run(), name="api"))
@@ -182,6 +194,11 @@ def _doors(config: Config) -> Doors:
     return Doors(
         config.api_socket, config.healthz_bind_address, config.metrics_bind_address, shown(config)
     )
+
+
+def _lacks() -> tuple[str, ...]:
+    """What this kernel has not, and what follows from it."""
+    return probe().missing + (() if sockdiag.can_end() else (_NO_SOCKET_END,))
 
 
 def _tell_nobody(complaint: Complaint) -> None:

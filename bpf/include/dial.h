@@ -59,6 +59,14 @@ static void remember_vip(u64 cookie, const struct peer *backend, const struct pe
 		sockets.update(&key, &value);
 }
 
+/* The socket dials `peer` itself now: what it dialled before is not what it talks to. */
+static void forget_vip(u64 cookie, const struct peer *peer)
+{
+	struct socket_key key = {.cookie = cookie, .addr = peer->addr, .port = peer->port};
+
+	sockets.delete(&key);
+}
+
 static bool recall_vip(struct bpf_sock_addr *ctx, struct peer *peer)
 {
 	struct socket_key key = {.cookie = socket_cookie(ctx)};
@@ -154,6 +162,9 @@ static enum dialled dial(struct bpf_sock_addr *ctx, struct peer *peer)
 	if (!proto)
 		return DIALLED_OTHER;
 	outcome = pick(ctx, s, peer, proto, &chosen);
+	/* A UDP socket may have sent to the VIP before; a TCP socket has one peer in its life. */
+	if (outcome == DIALLED_OTHER && proto == IPPROTO_UDP)
+		forget_vip(socket_cookie(ctx), peer);
 	if (outcome != DIALLED_SERVICE)
 		return outcome;
 	peer->addr = chosen.addr;

@@ -72,6 +72,10 @@ class Metrics:
         self.flow_events_lost = Counter(
             "weft_flow_events_lost", "Flow events that a client did not get", registry=registry
         )
+        self.sockets_ended = Counter(
+            "weft_sockets_ended", "The node's connected UDP sockets whose backend was gone",
+            registry=registry,
+        )  # fmt: skip
         info = Gauge("weft_build_info", "Constant 1", ("version",), registry=registry)
         info.labels(weft_version()).set(1)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +41,18 @@ async def observing(
     events: EventSource,
     troubles: Troubles,
     complain: Callable[[Complaint], None],
+    lacks: Sequence[str],
 ) -> AsyncIterator[Observation]:
     """Answer until the block ends. A taken port is asked for again and stops nothing else.
 
     troubles: what keeps the source of intent from being read now, with the reason.
-    complain: tells those who look at a Service of it.
+    complain: tells those who look at a Service of it. lacks: of the kernel's, and what follows.
     """
     health = Health(view)
     services = ServiceHealth(view, health, complain)
     metrics = Metrics(view, health, troubles)
     flows = Flows(lambda: view.world, events, metrics.flow_events_lost.inc)
-    report = NodeReport(view, troubles, services.refused)
+    report = NodeReport(view, troubles, services.refused, lacks)
     scrapes = {"/metrics": metrics.scrape, **_words(doors.configuration)}
     probes = {"/healthz": health.healthz, "/livez": health.livez}
     async with (

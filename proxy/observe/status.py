@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -41,11 +41,14 @@ Troubles = Callable[[], Mapping[str, str]]
 class NodeReport:
     """Makes `weft status`. Remembers only when the daemon started.
 
-    refused: the healthCheckNodePorts that cannot be listened at, with the reason.
+    refused: the healthCheckNodePorts that cannot be listened at, with the reason. lacks: what the
+    kernel has not, and what follows from it.
     """
 
-    def __init__(self, view: View, troubles: Troubles, refused: Troubles) -> None:
-        self._view, self._troubles, self._refused = view, troubles, refused
+    def __init__(
+        self, view: View, troubles: Troubles, refused: Troubles, lacks: Sequence[str] = ()
+    ) -> None:
+        self._view, self._troubles, self._refused, self._lacks = view, troubles, refused, lacks
         self._started = datetime.now(UTC)
 
     async def status(self) -> pb.NodeStatus:
@@ -79,6 +82,7 @@ class NodeReport:
         yield pb.Check(name="reach", passed=True, message=_unreached(self._view.world))
         yield _check("repairs", self._repairs())
         yield _check("health-checks", self._health_checks())
+        yield pb.Check(name="kernel", passed=True, message="; ".join(self._lacks))
 
     def _sources(self) -> str:
         troubles = [f"{source}: {why}" for source, why in sorted(self._troubles().items())]
