@@ -13,6 +13,7 @@ from weft.proxy.model.decode_policy import policy_record
 from weft.proxy.model.objects import (
     Address,
     EndpointSlice,
+    HostPort,
     Kind,
     Namespace,
     Need,
@@ -40,6 +41,7 @@ from weft.proxy.model.shapes import (
     NodeShape,
     Object,
     PodShape,
+    PodSpec,
     PolicyShape,
     ServiceCIDRShape,
     ServiceShape,
@@ -220,14 +222,26 @@ def _pod(ref: Ref, shape: PodShape) -> Pod:
         addresses=tuple(parse_address(text) for text in written if text) if owns else (),
         host_network=shape.spec.host_network,
         finished=finished,
-        named_ports=_named_ports(
-            chain(
-                shape.spec.containers or (),
-                (c for c in shape.spec.init_containers or () if c.restart_policy == "Always"),
-            )
-        ),
+        named_ports=_named_ports(_lasting(shape.spec)),
         needs=tuple(_needs(shape.metadata.annotations or {})),
+        host_ports=tuple(_host_ports(_lasting(shape.spec))) if owns else (),
     )
+
+
+def _lasting(spec: PodSpec) -> Iterator[Container]:
+    """Containers, then sidecars: those that run as long as the pod."""
+    yield from spec.containers or ()
+    yield from (c for c in spec.init_containers or () if c.restart_policy == "Always")
+
+
+def _host_ports(containers: Iterable[Container]) -> Iterator[HostPort]:
+    """An unspecified hostIP is every address of the node, as for the runtime's portMappings."""
+    for port in chain.from_iterable(c.ports or () for c in containers):
+        if port.host_port:
+            address = parse_address(port.host_ip) if port.host_ip else None
+            number, target = _port_number(port.host_port), _port_number(port.container_port)
+            every = address is None or address.is_unspecified
+            yield HostPort(number, Protocol(port.protocol), target, None if every else address)
 
 
 def _needs(annotations: Mapping[str, str]) -> Iterator[Need]:
@@ -242,7 +256,7 @@ def _needs(annotations: Mapping[str, str]) -> Iterator[Need]:
 
 
 def _named_ports(containers: Iterable[Container]) -> tuple[ServicePort, ...]:
-    """Kubernetes' FindPort: containers, then sidecars; of two with one name the first counts."""
+    """Kubernetes' FindPort: of two with one name the first counts."""
     found: dict[tuple[str, str], ServicePort] = {}
     for port in chain.from_iterable(c.ports or () for c in containers):
         if port.name:

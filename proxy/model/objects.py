@@ -153,6 +153,17 @@ class Need(StrEnum):
     SHAPED = "bandwidth annotation"
 
 
+class HostPort(NamedTuple):
+    """core/v1 ContainerPort with a hostPort: where the node takes connections in for the pod."""
+
+    number: int
+    protocol: Protocol
+    target: int
+    """The container's port."""
+    address: Address | None
+    """hostIP; None: every address of the node."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """core/v1 Pod. `addresses` is empty while it owns none: no IP yet, Succeeded, Failed, or on
@@ -168,6 +179,8 @@ class Pod:
     finished: bool
     named_ports: tuple[ServicePort, ...] = ()
     needs: tuple[Need, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
+    """None of a pod on the host network: its ports are the node's own."""
 
 
 @dataclass(frozen=True, slots=True)

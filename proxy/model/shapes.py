@@ -138,6 +138,8 @@ class ContainerPort(Shape):
     container_port: int
     name: str = ""
     protocol: str = "TCP"
+    host_port: int = 0
+    host_ip: str = field(name="hostIP", default="")
 
 
 class Container(Shape):

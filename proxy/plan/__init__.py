@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator
 from weft.proxy.model.world import World
 from weft.proxy.plan import (
     hooks,
+    hostports,
     links,
     nodes,
     podlinks,
@@ -24,6 +25,7 @@ from weft.proxy.plan.rows import Planner, Row, rank
 
 PLANNERS: tuple[Planner, ...] = (
     services.PLANNER,
+    hostports.PLANNER,
     *policy.PLANNERS,
     workloads.PLANNER,
     podlinks.PLANNER,

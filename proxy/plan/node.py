@@ -60,6 +60,13 @@ def underlay(node: Node, peer: Node | None) -> Address | None:
     return next((a for a in theirs if a.version in ours), next(iter(theirs), None))
 
 
+def host_addresses(world: World) -> tuple[Address, ...]:
+    """All of the node's own, on whatever link, by which hosts beyond a link may call it."""
+    held = {address for link in world.links() for address in link.addresses}
+    usable = (a for a in held if not a.is_loopback and not a.is_link_local)
+    return tuple(sorted(usable, key=lambda address: (address.version, int(address))))
+
+
 def host_sources(world: World) -> tuple[Address, ...]:
     """What the node sends from to its own pods, at most one per family: its InternalIP.
 

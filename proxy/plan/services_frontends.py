@@ -162,6 +162,19 @@ def _node_port_owner(world: World, place: Place) -> Ref | None:
     )
 
 
+def place_owner(world: World, place: Place) -> Ref | None:
+    """The Service that may be reached at a place of the node's own, or that asks for it."""
+    own = (*node_port_addresses(world), *LOOPBACKS)
+    if place.address in own and (first := _node_port_owner(world, place)):
+        return first
+    exposed = (
+        service.ref
+        for service in world.services_exposed_at(place.address)
+        if service.proxied and any((p.port, p.protocol) == place[1:] for p in ports(service))
+    )
+    return min(exposed, default=None)
+
+
 def _rivals(world: World, place: Place) -> Iterator[tuple[Origin, Ref]]:
     """Who claims a place that is no cluster IP's, with what makes it theirs."""
     for service in world.services_exposed_at(place.address):

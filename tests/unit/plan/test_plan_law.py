@@ -18,6 +18,7 @@ from weft.proxy.plan import (
     PLANNERS,
     every_row,
     hooks,
+    hostports,
     links,
     nodes,
     podlinks,
@@ -34,6 +35,7 @@ from weft.proxy.plan.rows import Planner
 
 MOVED_BY = {
     services.PLANNER: (Kind.SERVICE, Kind.SLICE, Kind.NODE, Kind.LINK),
+    hostports.PLANNER: (Kind.POD, Kind.ATTACHMENT, Kind.SERVICE, Kind.NODE, Kind.LINK),
     nodes.PLANNER: (Kind.NODE, Kind.LINK, Kind.SERVICE_CIDR, Kind.PATH_MTU),
     settings_row.PLANNER: (Kind.NODE, Kind.LINK),
     uplinks.PLANNER: (Kind.NODE, Kind.LINK),

@@ -9,6 +9,7 @@ from hypothesis.strategies import SearchStrategy
 from weft.proxy.model.objects import (
     Address,
     EndpointSlice,
+    HostPort,
     Kind,
     Link,
     Need,
@@ -78,6 +79,13 @@ service_ports = st.builds(
     protocols,
     st.sampled_from((53, 80)),
     st.sampled_from((0, 80, 30080)),
+)
+host_ports = st.builds(
+    HostPort,
+    st.sampled_from((80, 30080)),
+    protocols,
+    st.sampled_from((8080, 8081)),
+    st.sampled_from((None, *map(ip_address, ("192.0.2.1", "127.0.0.1", "2001:db8::1")))),
 )
 slice_ports = st.builds(
     SlicePort, st.sampled_from(PORT_NAMES), protocols, st.sampled_from((8080, 8081))
@@ -180,7 +188,8 @@ def pods(draw: st.DrawFn) -> Move:
     """Of this node, with what pods may need; sometimes another pod of the same name."""
     ref, uid = draw(refs), draw(st.sampled_from(("uid", "uid", "other")))
     needs = tuple(draw(st.lists(st.sampled_from(Need), max_size=2, unique=True)))
-    record = Pod(ref, uid, OWN_NODE, {}, draw(some(POD_IPS)), False, False, (), needs)
+    asked = tuple(draw(st.lists(host_ports, max_size=2)))
+    record = Pod(ref, uid, OWN_NODE, {}, draw(some(POD_IPS)), False, False, (), needs, asked)
     return Kind.POD, ref, draw(st.sampled_from((record, record, None)))
 
 
