@@ -24,6 +24,9 @@ _OWN_LINKS = "weft"
 _BYTES = 4096
 # IPv4 asks the link too by which a packet came, IPv6 the node alone.
 _FORWARDING = (("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1"))
+# Where others' rules have netfilter track what takes the stack, a connection that one end has
+# closed must not end there (60 s) before it does here (flow.h): kube-proxy's hour.
+_CLOSE_WAIT, CLOSE_WAIT_S = "netfilter/nf_conntrack_tcp_timeout_close_wait", 3600
 
 
 @dataclass(slots=True)
@@ -116,6 +119,8 @@ class Sysctls:
         # The larger of `all` and the link's counts; strict drops what came by another way than
         # the route back (RFC 3704).
         yield from _of_links(ours, "ipv4", "rp_filter", LOOSE)
+        if int(self._read(_CLOSE_WAIT) or CLOSE_WAIT_S) < CLOSE_WAIT_S:
+            yield _CLOSE_WAIT, str(CLOSE_WAIT_S)
         if self.reserved_ports is not None:
             name = "ipv4/ip_local_reserved_ports"
             yield name, with_ports(self._read(name) or "", *self.reserved_ports)

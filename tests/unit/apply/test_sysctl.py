@@ -21,6 +21,7 @@ def root(tmp_path: Path) -> Path:
         "ipv4/ip_forward": "0",
         "ipv4/ip_local_reserved_ports": "",
         "ipv6/conf/all/forwarding": "0",
+        "netfilter/nf_conntrack_tcp_timeout_close_wait": "60",
         "ipv6/conf/all/accept_ra": "1",
         "ipv6/conf/eth0/accept_ra": "1",
         "ipv6/conf/eth1/accept_ra": "0",
@@ -181,3 +182,19 @@ def test_a_sysctl_that_cannot_be_set_is_said_with_what_to_do(root: Path) -> None
 )  # fmt: skip
 def test_ports_of_masquerade_are_reserved_beside_those_of_others(held: str, after: str) -> None:
     assert with_ports(held, 61000, 65535) == after
+
+
+@pytest.mark.parametrize(("held", "kept"), [("60", "3600"), ("3600", "3600"), ("7200", "7200")])
+def test_netfilter_forgets_no_half_closed_connection_before_an_hour(
+    root: Path, held: str, kept: str
+) -> None:
+    name = "netfilter/nf_conntrack_tcp_timeout_close_wait"
+    (root / name).write_text(f"{held}\n")
+    Sysctls(root, None).mend(world())
+    assert value(root, name) == kept
+
+
+def test_a_kernel_without_netfilters_tracking_lacks_nothing(root: Path) -> None:
+    (root / "netfilter/nf_conntrack_tcp_timeout_close_wait").unlink()
+    Sysctls(root, None).mend(world())
+    assert not (root / "netfilter/nf_conntrack_tcp_timeout_close_wait").exists()
