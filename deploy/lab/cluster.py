@@ -107,7 +107,8 @@ def _bring_network(
 ) -> None:
     """The network, and beside it what its pods will need; then the cluster's DNS."""
     network = cluster_api.cluster.network
-    imports = _import(pool, machines.nodes, [archives.coredns, archives.agnhost])
+    others = [archives.coredns, archives.agnhost, archives.injector]
+    imports = _import(pool, machines.nodes, others)
     if network is not Network.NONE:
         with _stage(f"network {network}"):
             _install_network(cluster_api, machines, tools)

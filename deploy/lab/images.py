@@ -1,7 +1,7 @@
 """The images that a lab's pods run: made here, cached, imported into each node's containerd.
 
-Owns the recipes of pause, agnhost and CoreDNS. Weft's own image is not made here: it comes as the
-archive that `make image` writes.
+Owns the recipes of pause, agnhost, CoreDNS and of what injects packets that no connection knows.
+Weft's own image is not made here: it comes as the archive that `make image` writes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from deploy.lab.node import PAUSE_IMAGE, Running
 
 AGNHOST_IMAGE = "lab.weft.invalid/agnhost:1"
 COREDNS_IMAGE = "lab.weft.invalid/coredns:1"
+INJECTOR_IMAGE = "lab.weft.invalid/regression-issue-74839:1"
 HERE = Path(__file__).resolve().parent
 
 _SUITE = "bookworm"
@@ -38,12 +39,14 @@ class Archives:
     pause: Path
     coredns: Path
     agnhost: Path
+    injector: Path
 
 
 def collect(tools: Mapping[str, Path]) -> Archives:
     """The archives, made now where the cache does not have them."""
     agnhost = _agnhost(tools["agnhost"], tools["coredns"])
-    return Archives(_pause(), _coredns(tools["coredns"]), agnhost)
+    injector = _alone(INJECTOR_IMAGE, tools["regression-issue-74839"])
+    return Archives(_pause(), _alone(COREDNS_IMAGE, tools["coredns"]), agnhost, injector)
 
 
 def import_archive(node: Running, archive: Path, *, timeout_s: float = 120) -> None:
@@ -80,12 +83,14 @@ def _pause() -> Path:
     return archive
 
 
-def _coredns(binary: Path) -> Path:
-    archive = _cache("coredns", binary)
+def _alone(image: str, binary: Path) -> Path:
+    """An image of one static binary, which it starts."""
+    archive = _cache(binary.name, binary)
     if not archive.exists():
         with tempfile.TemporaryDirectory() as scratch:
-            layer = _layer(Path(scratch), {"/coredns": binary})
-            _write(archive, COREDNS_IMAGE, (layer,), "/coredns")
+            entrypoint = f"/{binary.name}"
+            layer = _layer(Path(scratch), {entrypoint: binary})
+            _write(archive, image, (layer,), entrypoint)
     return archive
 
 

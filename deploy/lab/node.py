@@ -227,6 +227,7 @@ def _agents(node: Node) -> list[dict[str, object]]:
         "--kubeconfig=/etc/kubernetes/kubelet.conf",
         f"--hostname-override={node.name}",
         f"--node-ip={node.address}",
+        f"--node-labels=topology.kubernetes.io/zone={node.zone}",
     ]
     return [
         {"argv": containerd, "log": "/var/log/containerd.log", "after": None},

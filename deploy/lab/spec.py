@@ -69,13 +69,17 @@ API_URL = f"https://{API_ADDRESS.v4}:{API_PORT}"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: its Kubernetes name, its namespace and its addresses."""
+    """One node: its Kubernetes name, its namespace and its addresses. Each is a zone of its own."""
 
     name: str
     namespace: str
     address: Address
     state: Path
     cgroup: str
+
+    @property
+    def zone(self) -> str:
+        return f"zone-{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

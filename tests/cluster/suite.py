@@ -1,6 +1,6 @@
-"""Runs the upstream tests on the cluster that is up: `make test-cluster [FOCUS=...] [SKIP=...]`.
+"""Runs the upstream tests on the cluster that is up: `make test-cluster [PART=...] [FOCUS=...]`.
 
-Owns which of them are run, on which images, and how; never what they say.
+Owns on which images they run, and how; which of them is `specs` to say, what they say theirs.
 """
 
 from __future__ import annotations
@@ -14,45 +14,46 @@ from pathlib import Path
 
 from deploy.lab import binaries, host, images, node, spec
 from deploy.lab.spec import Cluster
+from tests.cluster import report, specs
 
-# Upstream's names. What needs a NodePort besides is not among them.
-_SPECS = (
-    "Networking Granular Checks: Pods",
-    "Networking should provide unchanging",
-    "NoSNAT",
-    r"\[Feature:IPv6DualStack\] should",
-    *(
-        f"{group} should {what}"
-        for group in (
-            "Networking Granular Checks: Services",
-            r"\[Feature:IPv6DualStack\] Granular.*",
-        )
-        for what in ("be able to handle large requests", "update endpoints")
-    ),
-)
-FOCUS = rf"\[sig-network\] ({'|'.join(_SPECS)})"
-# SCTP sockets are missing from the lab's kernel.
-SKIP = r"\[(Slow|Disruptive|Serial)\]|SCTPConnectivity"
 _REGISTRY = "lab.weft.invalid/e2e"
-# All that these images are asked for is in agnhost's.
-_STAND_INS = ("agnhost", "busybox", "glibc-dns-testing", "jessie-dnsutils", "nginx")
+# All that these images are asked for is in the lab's own.
+_LIKE_AGNHOST = (
+    "agnhost", "busybox", "distroless-iptables", "glibc-dns-testing", "jessie-dnsutils", "nginx",
+)  # fmt: skip
+_STAND_INS = {
+    **dict.fromkeys(_LIKE_AGNHOST, images.AGNHOST_IMAGE),
+    "regression-issue-74839": images.INJECTOR_IMAGE,
+}
 _AT_ONCE = 4
 
 
 def main() -> None:
-    """One run; exits with the suite's own word."""
-    parser = argparse.ArgumentParser(prog="python -m tests.cluster.suite", description=__doc__)
-    parser.add_argument("--focus", default=FOCUS, help="regular expression of specs to run")
-    parser.add_argument("--skip", default=SKIP, help="regular expression of specs to leave out")
-    parser.add_argument("--procs", type=int, default=_AT_ONCE)
-    options = parser.parse_args()
+    """One run; exits with the suite's own word, or 1 where a spec skipped itself unforeseen."""
+    options = _options()
     cluster = spec.load(spec.default_name())
     tools = binaries.collect((*binaries.KUBERNETES, *binaries.SUITE))
     environment = _environment(cluster)
     for running in map(node.find, cluster.nodes()):
         _name_images(running, _wanted(tools["e2e.test"], environment))
     words = _words(cluster, tools, options)
-    sys.exit(subprocess.run(words, env=environment, cwd=cluster.state).returncode)
+    done = subprocess.run(words, env=environment, cwd=cluster.state)
+    outcomes = report.read(_report(cluster))
+    print("\n".join(report.summary(outcomes)))
+    sys.exit(done.returncode or bool(report.unforeseen(outcomes)) or not outcomes)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster.suite", description=__doc__)
+    parser.add_argument("--part", type=specs.Part, default=specs.Part.ALL, choices=specs.Part)
+    parser.add_argument("--focus", help="regular expression of specs to run, in place of a part")
+    parser.add_argument("--skip", default=specs.skip_regexp(), help="and of specs to leave out")
+    parser.add_argument("--procs", type=int, default=_AT_ONCE)
+    return parser.parse_args()
+
+
+def _report(cluster: Cluster) -> Path:
+    return cluster.state / "e2e" / "report.json"
 
 
 def _environment(cluster: Cluster) -> Mapping[str, str]:
@@ -63,20 +64,21 @@ def _environment(cluster: Cluster) -> Mapping[str, str]:
     return {**os.environ, "KUBE_TEST_REPO_LIST": str(names)}
 
 
-def _wanted(suite: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def _wanted(suite: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The suite's name of each image, and ours for it."""
     said = subprocess.run(
         [suite, "--list-images"], env=environment, check=True, capture_output=True, text=True
     )
     for image in said.stdout.split():
         name = image.rpartition(":")[0].rpartition("/")[2]
         if image.startswith(_REGISTRY) and name in _STAND_INS:
-            yield image
+            yield image, _STAND_INS[name]
 
 
-def _name_images(running: node.Running, wanted: Iterator[str]) -> None:
-    for image in wanted:
+def _name_images(running: node.Running, wanted: Iterator[tuple[str, str]]) -> None:
+    for image, own in wanted:
         words = ("ctr", "--namespace=k8s.io", "images", "tag", "--force")
-        host.run(*running.words(), *words, images.AGNHOST_IMAGE, image)
+        host.run(*running.words(), *words, own, image)
 
 
 def _words(
@@ -86,9 +88,11 @@ def _words(
         *host.namespace_exec(cluster.control_namespace),
         tools["ginkgo"],
         f"--procs={options.procs}",
-        f"--focus={options.focus}",
+        f"--focus={options.focus or specs.FOCUS[options.part]}",
         f"--skip={options.skip}",
         "--timeout=60m",
+        f"--output-dir={_report(cluster).parent}",
+        f"--json-report={_report(cluster).name}",
         "--no-color",
         "--succinct",
         tools["e2e.test"],
@@ -96,7 +100,6 @@ def _words(
         "--provider=skeleton",
         f"--kubeconfig={cluster.kubeconfig}",
         f"--num-nodes={cluster.node_count}",
-        f"--report-dir={cluster.state / 'e2e'}",
         "--disable-log-dump",
     ]
 
