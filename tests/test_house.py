@@ -212,3 +212,9 @@ def test_the_table_of_paths_is_the_one_that_is_tested() -> None:
     from tests.netns.paths import markdown
 
     assert markdown() in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def test_the_table_of_upstream_specs_that_are_not_run_is_the_one_in_force() -> None:
+    from tests.cluster.specs import markdown
+
+    assert markdown() in (ROOT / "tests" / "README.md").read_text()

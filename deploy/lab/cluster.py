@@ -109,6 +109,7 @@ def _bring_network(
     network = cluster_api.cluster.network
     others = [archives.coredns, archives.agnhost, archives.injector]
     imports = _import(pool, machines.nodes, others)
+    switch.route_pods(cluster_api.cluster, cluster_api.pod_prefixes())
     if network is not Network.NONE:
         with _stage(f"network {network}"):
             _install_network(cluster_api, machines, tools)

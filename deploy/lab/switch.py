@@ -6,6 +6,7 @@ gateway, addresses that stand for the outside, a server and a resolver on them. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.lab import host, spec
@@ -64,6 +65,18 @@ def plug_in(cluster: Cluster, namespace: str, port: str, address: Address) -> No
             f"route add default via {gateway.v6}",
         ],
     )
+
+
+def route_pods(cluster: Cluster, prefixes: Mapping[str, list[str]]) -> None:
+    """Gives the control plane, which is no node, its ways to pods: the API server's proxy and
+    webhooks dial them, as where a cloud routes podCIDRs to nodes.
+    """
+    ways = [
+        f"route replace {prefix} via {node.address.v6 if ':' in prefix else node.address.v4}"
+        for node in cluster.nodes()
+        for prefix in prefixes[node.name]
+    ]
+    ip_batch(cluster.control_namespace, ways)
 
 
 def start_outside(cluster: Cluster, agnhost: Path, coredns: Path) -> None:
