@@ -43,6 +43,62 @@ __all__ = [
 ]
 
 
+class Reason(IntEnum):
+    """enum reason"""
+
+    NONE = 0
+    STACK = 1
+    DELIVERED = 2
+    TUNNELLED = 3
+    MASQUERADED = 4
+    RESTORED = 5
+    NOT_OURS = 6
+    DIRECT = 7
+    HELD = 8
+    ANSWERED = 9
+    POLICY_INGRESS = 16
+    POLICY_EGRESS = 17
+    SOURCE_SPOOFED = 18
+    ROUTER_ADVERT_SPOOFED = 19
+    NO_BACKEND = 20
+    MALFORMED = 21
+    MAPPED_ADDRESS = 22
+    FRAGMENT_UNKNOWN = 23
+    OVERLAY_SOURCE = 24
+    NO_WORKLOAD = 25
+    SNAT_EXHAUSTED = 26
+    TABLE_FULL = 27
+    FLOODED = 28
+    HELPER_FAILED = 29
+    PROTOCOL_UNKNOWN = 30
+    NO_SERVICE = 31
+    NEIGHBOUR_SPOOFED = 32
+    TUNNEL_FORGED = 33
+    SOURCE_ROUTED = 34
+    NO_LOCAL_BACKEND = 35
+    SOURCE_RANGE = 36
+
+
+REASON_DROPS: Final = 16
+REASON_COUNT: Final = 64
+
+
+class Direction(IntEnum):
+    """enum direction"""
+
+    FROM_POD = 0
+    TO_POD = 1
+    FROM_UPLINK = 2
+    TO_UPLINK = 3
+    FROM_OVERLAY = 4
+    TO_OVERLAY = 5
+    SOCKET = 6
+    HELD = 7
+
+
+DIRECTION_COUNT: Final = 8
+
+
 class SettingFlag(IntFlag):
     """enum setting_flag"""
 
@@ -126,62 +182,6 @@ class UplinkFlag(IntFlag):
     """enum uplink_flag"""
 
     LAYER3 = 1
-
-
-class Reason(IntEnum):
-    """enum reason"""
-
-    NONE = 0
-    STACK = 1
-    DELIVERED = 2
-    TUNNELLED = 3
-    MASQUERADED = 4
-    RESTORED = 5
-    NOT_OURS = 6
-    DIRECT = 7
-    HELD = 8
-    ANSWERED = 9
-    POLICY_INGRESS = 16
-    POLICY_EGRESS = 17
-    SOURCE_SPOOFED = 18
-    ROUTER_ADVERT_SPOOFED = 19
-    NO_BACKEND = 20
-    MALFORMED = 21
-    MAPPED_ADDRESS = 22
-    FRAGMENT_UNKNOWN = 23
-    OVERLAY_SOURCE = 24
-    NO_WORKLOAD = 25
-    SNAT_EXHAUSTED = 26
-    TABLE_FULL = 27
-    FLOODED = 28
-    HELPER_FAILED = 29
-    PROTOCOL_UNKNOWN = 30
-    NO_SERVICE = 31
-    NEIGHBOUR_SPOOFED = 32
-    TUNNEL_FORGED = 33
-    SOURCE_ROUTED = 34
-    NO_LOCAL_BACKEND = 35
-    SOURCE_RANGE = 36
-
-
-REASON_DROPS: Final = 16
-REASON_COUNT: Final = 64
-
-
-class Direction(IntEnum):
-    """enum direction"""
-
-    FROM_POD = 0
-    TO_POD = 1
-    FROM_UPLINK = 2
-    TO_UPLINK = 3
-    FROM_OVERLAY = 4
-    TO_OVERLAY = 5
-    SOCKET = 6
-    HELD = 7
-
-
-DIRECTION_COUNT: Final = 8
 
 
 _SETTINGS = struct.Struct("=QIIIIHHI16s16s2s2sII4x16s16s")

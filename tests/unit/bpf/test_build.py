@@ -1,6 +1,7 @@
 """Compiling: in a child, once for each change, with errors that name file and line."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_a_function_that_is_called_and_not_inlined_is_refused(tmp_path: Path, ca
 @needs_root
 def test_a_struct_that_python_sees_otherwise_does_not_compile(tmp_path: Path, cache: Path) -> None:
     include = tmp_path / "include"
-    include.mkdir()
+    shutil.copytree(INCLUDE, include)
     text = (INCLUDE / "layout.h").read_text()
     moved = text.replace(
         "	__u32 overlay_ifindex;", "	__u32 added;\n	__u32 overlay_ifindex;"
