@@ -56,7 +56,11 @@ static enum reason aim(struct packet *p, const struct address *addr, __be16 port
 		p->wire = p->tuple;
 	}
 	p->out = p->tuple;
-	dial_backend(p, addr, port);
+	p->vip = p->tuple.dst;
+	p->vip_port = p->tuple.dport;
+	p->translated = 1;
+	p->tuple.dst = *addr;
+	p->tuple.dport = port;
 	return REASON_NONE;
 }
 

@@ -27,37 +27,62 @@ static void mask_address(const struct settings *s, u8 family, struct address *to
 	}
 }
 
-static void dial_backend(struct packet *p, const struct address *addr, __be16 port)
+/* p->tuple as the backend is to see it; true: that is the client itself. */
+static bool put_backend(struct packet *p, const struct settings *s, const struct address *addr,
+			__be16 port)
 {
-	p->vip = p->tuple.dst;
-	p->vip_port = p->tuple.dport;
-	p->translated = 1;
+	bool hairpin = same_address(addr, &p->tuple.src);
+
+	if (hairpin)
+		mask_address(s, p->family, &p->tuple.src);
 	p->tuple.dst = *addr;
 	p->tuple.dport = port;
+	return hairpin;
 }
 
 static void retarget(struct packet *p, const struct settings *s, const struct address *addr,
 		     __be16 port)
 {
 	p->wire = p->tuple;
-	p->hairpin = same_address(addr, &p->tuple.src);
-	dial_backend(p, addr, port);
-	if (p->hairpin)
-		mask_address(s, p->family, &p->tuple.src);
+	p->vip = p->tuple.dst;
+	p->vip_port = p->tuple.dport;
+	p->translated = 1;
+	p->hairpin = put_backend(p, s, addr, port);
 }
 
 /*
- * UDP, and a new TCP connection on the same ports, follow the service: a backend that is gone is
- * not asked again. An established connection keeps its own, serving or not (kube-proxy).
+ * A SYN that comes again: the first, not long ago, has no answer yet. Any other SYN begins another
+ * connection, and is to find what the Service is now: its endpoints, its policy, its ranges.
  */
-static bool is_usable(const struct packet *p, const struct settings *s,
+static bool is_repeated_syn(struct packet *p, const struct settings *s,
+			    const struct translation *known)
+{
+	struct flow *flow;
+
+	if (is_idle(p, s, known->seen, IDLE_UNREPLIED_S))
+		return false;
+	p->wire = p->tuple;
+	put_backend(p, s, &known->addr, known->port);
+	flow = find_flow(p, s);
+	p->tuple = p->wire;
+	return flow && !(flow->flags & FLOW_REPLIED) && flow->vip_port == p->tuple.dport &&
+	       same_address(&flow->vip, &p->tuple.dst);
+}
+
+/*
+ * UDP follows the service: a backend that serves no more is not asked again, one that drains is
+ * (kube-proxy's conntrack clean-up). An established connection keeps its own, serving or not.
+ */
+static bool is_usable(struct packet *p, const struct settings *s,
 		      const struct translation *known)
 {
 	bool tcp = p->tuple.proto == IPPROTO_TCP;
 
 	if (is_idle(p, s, known->seen, tcp ? TRANSLATION_TCP_S : TRANSLATION_UDP_S))
 		return false;
-	return (tcp && !is_first_of_tcp(p)) || has_backend(known->backend);
+	if (tcp && !is_first_of_tcp(p))
+		return true;
+	return has_backend(known->backend) && (!tcp || is_repeated_syn(p, s, known));
 }
 
 /* What the client of p->tuple was given before, if that still holds. */
@@ -67,7 +92,8 @@ static struct translation *known_choice(struct packet *p, const struct settings 
 
 	if (!known || !is_usable(p, s, known))
 		return 0;
-	if (p->now - known->seen >= s->hz)
+	/* SYNs leave it alone: no client may keep a choice by calling again and again. */
+	if (p->now - known->seen >= s->hz && !is_first_of_tcp(p))
 		known->seen = p->now;
 	return known;
 }
@@ -120,10 +146,29 @@ static enum reason choose_backend(struct packet *p, const struct settings *s,
 	return REASON_NONE;
 }
 
+static bool is_echo_request(const struct packet *p)
+{
+	if (p->tuple.proto == IPPROTO_ICMP)
+		return p->icmp_type == ICMP4_ECHO;
+	return p->tuple.proto == IPPROTO_ICMPV6 && p->icmp_type == ICMP6_ECHO;
+}
+
+/* For nothing that is served at p->tuple.dst: what of it, if the address is a Service's. */
+static enum reason judge_whole(const struct packet *p)
+{
+	struct frontend *whole = frontend_at(&p->tuple.dst, 0, 0);
+
+	if (!whole || (whole->flags & FRONTEND_OTHER_PROXY))
+		return REASON_NONE;
+	if (is_echo_request(p) && !p->fragment)
+		return REASON_ANSWERED;
+	return whole->flags & FRONTEND_OPEN ? REASON_NONE : REASON_NO_BACKEND;
+}
+
 /*
  * REASON_NONE with p->translated where the packet is for a VIP with a backend, REASON_NO_BACKEND
- * where it must be refused, another where it is dropped, plain REASON_NONE where no Service is
- * meant.
+ * where it must be refused, REASON_ANSWERED where its echo is due, another where it is dropped,
+ * plain REASON_NONE where no Service is meant.
  */
 static enum reason translate(struct packet *p, const struct settings *s)
 {
