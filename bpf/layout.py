@@ -132,6 +132,8 @@ class FrontendFlag(IntFlag):
     ELSEWHERE = 32
     RANGES = 64
     NODE_IN_RANGES = 128
+    OPEN = 256
+    OTHER_PROXY = 512
 
 
 class BackendFlag(IntFlag):

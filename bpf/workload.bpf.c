@@ -16,6 +16,7 @@
 #include "deliver.h"
 #include "recent.h"
 #include "refuse.h"
+#include "echo.h"
 #include "neighbour.h"
 #include "group.h"
 #include "leave.h"
@@ -165,6 +166,8 @@ static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const stru
 
 	if (!flow || may_be_for_vip(p, flow)) {
 		reason = translate(p, s);
+		if (reason == REASON_ANSWERED)
+			return answer_echo(skb, p, src);
 		if (reason)
 			return reason == REASON_NO_BACKEND ? refuse(skb, p, src) : reason;
 		/* A new choice starts a new flow, whatever was between the same ends before. */

@@ -140,7 +140,8 @@ static enum dialled pick(struct bpf_sock_addr *ctx, const struct settings *s,
 	enum dialled outcome;
 
 	if (!frontend) {
-		if (!frontend_at(&peer->addr, 0, 0))
+		frontend = frontend_at(&peer->addr, 0, 0);
+		if (!frontend || (frontend->flags & (FRONTEND_OPEN | FRONTEND_OTHER_PROXY)))
 			return DIALLED_OTHER;
 		return is_spared(ctx, s) ? DIALLED_OTHER : DIALLED_NOBODY;
 	}

@@ -103,6 +103,8 @@ enum frontend_flag {
 	FRONTEND_ELSEWHERE = 32,     /* no local endpoint, but one elsewhere: drop, not refuse */
 	FRONTEND_RANGES = 64,	     /* for clients within source_ranges only */
 	FRONTEND_NODE_IN_RANGES = 128, /* this node is one of them */
+	FRONTEND_OPEN = 256, /* port 0: what it does not serve is not refused (no ClusterIP) */
+	FRONTEND_OTHER_PROXY = 512, /* port 0: another proxy's Service, left to the stack */
 };
 
 struct frontend {

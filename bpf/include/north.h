@@ -11,6 +11,7 @@
 #define WEFT_NORTH_H
 
 #include "deliver.h"
+#include "echo.h"
 #include "fragment.h"
 #include "policy.h"
 #include "refuse.h"
@@ -69,6 +70,7 @@ static enum reason judge_unserved(struct packet *p, u32 from)
 {
 	struct uplink *uplink;
 	struct prefix *prefix;
+	enum reason reason;
 
 	if (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p))
 		return REASON_NOT_OURS;
@@ -76,8 +78,9 @@ static enum reason judge_unserved(struct packet *p, u32 from)
 	if (uplink && (same_address(&p->tuple.dst, &uplink->addr4) ||
 		       same_address(&p->tuple.dst, &uplink->addr6)))
 		return REASON_NOT_OURS;
-	if (frontend_at(&p->tuple.dst, 0, 0))
-		return REASON_NO_BACKEND;
+	reason = judge_whole(p);
+	if (reason)
+		return reason;
 	prefix = prefix_of(&p->tuple.dst);
 	return prefix && (prefix->flags & PREFIX_SERVICE) ? REASON_NO_SERVICE : REASON_NOT_OURS;
 }
@@ -224,6 +227,8 @@ static enum reason come_in(struct __sk_buff *skb, struct packet *p, const struct
 		return reason;
 	if (is_false_client(p, s, p->came_by))
 		return REASON_SOURCE_SPOOFED;
+	if (reason == REASON_ANSWERED)
+		return answer_echo_outside(skb, p);
 	if (reason)
 		return reason == REASON_NO_BACKEND ? refuse_outside(skb, p) : reason;
 	return bring_in(skb, p, s, row);

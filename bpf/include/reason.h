@@ -17,7 +17,7 @@ enum reason {
 	REASON_NOT_OURS = 6,	/* nothing of ours in it: passed untouched */
 	REASON_DIRECT = 7,	/* sent to another node on the same link */
 	REASON_HELD = 8,	/* waits on the hold link for what is not known yet */
-	REASON_ANSWERED = 9,	/* to a client outside, from the address that it dialled */
+	REASON_ANSWERED = 9,	/* from the address that was dialled: to a client outside, or an echo */
 	REASON_DROPS = 16,
 	REASON_POLICY_INGRESS = 16,
 	REASON_POLICY_EGRESS = 17,

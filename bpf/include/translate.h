@@ -185,7 +185,7 @@ static enum reason translate(struct packet *p, const struct settings *s)
 			return REASON_NONE;
 	}
 	if (!frontend)
-		return frontend_at(&p->tuple.dst, 0, 0) ? REASON_NO_BACKEND : REASON_NONE;
+		return judge_whole(p);
 	/* In the middle of a connection that nobody remembers: no backend would know it. */
 	if (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p))
 		return REASON_NO_BACKEND;

@@ -16,7 +16,7 @@ MEANINGS = {
     Reason.NOT_OURS: "nothing of Weft's in it, passed untouched",
     Reason.DIRECT: "sent to another node on the same link",
     Reason.HELD: "waits on the hold link for what is not known yet",
-    Reason.ANSWERED: "to a client outside, from the Service address that it dialled",
+    Reason.ANSWERED: "to a client outside, or an echo, from the Service address that it dialled",
     Reason.POLICY_INGRESS: "no policy of the receiving pod allows it",
     Reason.POLICY_EGRESS: "no policy of the sending pod allows it",
     Reason.SOURCE_SPOOFED: "an address or MAC that is not its sender's",

@@ -7,6 +7,7 @@ services_frontends.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple, cast
 
@@ -49,13 +50,15 @@ from weft.proxy.plan.services_frontends import (
     Claim,
     Origin,
     node_port_addresses,
+    others_addresses,
     owned_addresses,
     refs,
     rivals_of,
     taken,
 )
 
-_WHOLE_ADDRESS = Frontend(0, 0, 0, 0, 0, 0, 0).pack()
+_WHOLE_ADDRESS = Frontend(0, 0, 0, 0, 0, 0, 0)
+_EXPOSED = (Origin.LOAD_BALANCER, Origin.EXTERNAL_IP)
 _ALLOWED = pack_u32(1)
 _RING_CHUNK = Ring.SIZE // 2
 
@@ -126,11 +129,14 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     if service is None:
         return
     for address in owned_addresses(world, service):
-        yield Row("frontends", FrontendKey(address, 0, 0).pack(), _WHOLE_ADDRESS)
+        yield _whole(address, FrontendFlag(0))
+    for address in others_addresses(world, service):
+        yield _whole(address, FrontendFlag.OTHER_PROXY)
     for version, claims in families(world, service):
         served = serve(world, service, version, claims)
         for claim in claims:
             yield _frontend(world, service, served, claim)
+        yield from _exposed(world, claims)
         yield from _slots(served.id, served.choice.cluster or ())
         yield from _slots(served.local_id, served.choice.local or ())
         yield from _ring(served)
@@ -138,6 +144,19 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         if any(claim.origin is Origin.LOAD_BALANCER for claim in claims):
             for network in ranges(service, version):
                 yield Row("source_ranges", range_key(served.id, network), _ALLOWED)
+
+
+def _whole(address: Address, flags: FrontendFlag) -> Row:
+    """What `address` is where none of its ports is meant."""
+    row = replace(_WHOLE_ADDRESS, flags=flags)
+    return Row("frontends", FrontendKey(address, 0, 0).pack(), row.pack())
+
+
+def _exposed(world: World, claims: Iterable[Claim]) -> Iterator[Row]:
+    """Addresses from outside answer echoes; a node's own does so by itself."""
+    for address in {claim.place.address for claim in claims if claim.origin in _EXPOSED}:
+        if not any(world.nodes_at(address)):
+            yield _whole(address, FrontendFlag.OPEN)
 
 
 def _frontend(world: World, service: Service, served: Served, claim: Claim) -> Row:

@@ -68,6 +68,13 @@ def owned_addresses(world: World, service: Service) -> tuple[Address, ...]:
     return tuple(a for a in service.cluster_ips if _cluster_owner(world, a) == service.ref)
 
 
+def others_addresses(world: World, service: Service) -> tuple[Address, ...]:
+    """The cluster IPs of a Service that another proxy serves, where none of ours claims them."""
+    if service.proxied:
+        return ()
+    return tuple(a for a in service.cluster_ips if _cluster_owner(world, a) is None)
+
+
 def _cluster_owner(world: World, address: Address) -> Ref | None:
     claims = (service.ref for service in world.services_at(address) if service.proxied)
     return min(claims, default=None)

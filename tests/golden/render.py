@@ -36,6 +36,11 @@ from weft.proxy.plan.services_choice import backend_id
 Plan = Mapping[tuple[str, Hashable], object]
 Lines = dict[str, object]
 
+_WHOLE = {
+    0: "a Service's",
+    FrontendFlag.OPEN: "answers echoes",
+    FrontendFlag.OTHER_PROXY: "another proxy's",
+}
 _PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
 
@@ -62,7 +67,7 @@ def _services(plan: Plan, world: World) -> Lines:
     for packed, value in _rows(plan, "frontends"):
         key, row = FrontendKey.unpack(packed), Frontend.unpack(value)
         if key.port == 0:
-            lines[str(key.addr)] = "a Service's"
+            lines[str(key.addr)] = _WHOLE[row.flags]
         else:
             lines[_frontend(key, row)] = _reached(plan, row)
     return lines

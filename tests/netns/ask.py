@@ -96,6 +96,11 @@ def ask(
     return Answer(*fields) if done.returncode == 0 and len(fields) == 3 else None
 
 
+def ask_echo(who: Pod | LabNode | Host, address: object) -> bool:
+    """Whether an echo of `address` is answered, from it."""
+    return who.attempt("ping", "-c", "1", "-W", "2", str(address)).returncode == 0
+
+
 CONNECTED_UDP = """
 import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET

@@ -13,7 +13,7 @@ import pytest
 from deploy.netlab import Lab, Pod, manifests
 from deploy.netlab.manifests import Address
 from deploy.netlab.shell import run, stop, wait_for
-from tests.netns.ask import Answer, Host, ask
+from tests.netns.ask import Answer, Host, ask, ask_echo
 from tests.netns.bulk import REFUSED
 from tests.netns.outside import serve as serve_name
 
@@ -153,6 +153,13 @@ def test_where_nobody_serves_a_client_is_refused_at_once(stage: Stage, version: 
     for vip, port in ((VIPS["nobody"][version], PORT), (VIPS["here"][version], NOBODYS_PORT)):
         assert stage.bulk("tcp", vip, port, 1) == REFUSED
         assert stage.bulk("closed", vip, port) == REFUSED
+
+
+@BOTH
+def test_every_address_answers_echoes(stage: Stage, version: int) -> None:
+    for place in ("here", "there", "nobody"):
+        assert ask_echo(stage.client, VIPS[place][version])
+        assert ask_echo(stage.pods["here"], VIPS[place][version])
 
 
 @BOTH
