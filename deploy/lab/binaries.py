@@ -98,6 +98,15 @@ def collect(binaries: Iterable[Binary] = ALL) -> Mapping[str, Path]:
     return {binary.name: _cached(binary) for binary in binaries}
 
 
+def built(binary: Binary) -> Path | None:
+    """Its path where the cache has it; None also where there is no `go` to tell which it would be.
+    Never builds."""
+    if shutil.which("go") is None:
+        return None
+    path = _folder(binary.module) / "bin" / binary.name
+    return path if path.exists() else None
+
+
 def link(binaries: Mapping[str, Path], folder: Path) -> None:
     """Makes `folder` hold one symbolic link per binary, so that it can be put on a PATH."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar, Self
 
 from deploy.netlab import manifests
 from deploy.netlab.manifests import Address, Manifests
@@ -40,6 +41,8 @@ class Lab:
     families: IP versions of the cluster, 4 first. mtu_bytes: of every wire between nodes.
     """
 
+    node_type: ClassVar[type[LabNode]] = LabNode
+
     def __init__(
         self,
         name: str,
@@ -64,7 +67,7 @@ class Lab:
         self._make_switch()
         self.manifests.put(manifests.namespace("default"))
 
-    def __enter__(self) -> "Lab":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -87,7 +90,7 @@ class Lab:
         number, segment = next(self._numbers), FAR if far else NEAR
         if far and len(self._segments) == 1:
             self._make_far_segment()
-        node = LabNode(
+        node = self.node_type(
             name=name,
             namespace=f"{self.name}-{name}",
             folder=self.folder / f"{number}-{name}",

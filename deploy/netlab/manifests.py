@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -12,21 +12,34 @@ Manifest = Mapping[str, Any]
 Address = IPv4Address | IPv6Address
 
 
+class Follower(Protocol):
+    """Who is told of every object too: what stands for the API server of another program."""
+
+    def put(self, item: Manifest) -> None: ...
+
+    def remove(self, kind: str, name: str, namespace: str) -> None: ...
+
+
 class Manifests:
     """One file per object, replaced by rename so that a reader never sees half of one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.followers: list[Follower] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, *objects: Manifest) -> None:
         for item in objects:
+            for follower in self.followers:
+                follower.put(item)
             path = self._path(item["kind"], item["metadata"])
             fresh = path.with_suffix(".tmp")
             fresh.write_text(yaml.safe_dump(dict(item), sort_keys=False))
             os.replace(fresh, path)
 
     def remove(self, kind: str, name: str, namespace: str = "") -> None:
+        for follower in self.followers:
+            follower.remove(kind, name, namespace)
         self._path(kind, {"name": name, "namespace": namespace}).unlink(missing_ok=True)
 
     def _path(self, kind: str, metadata: Mapping[str, Any]) -> Path:

@@ -164,6 +164,9 @@ class LabNode:
     def start(self, *, timeout_s: float = 60) -> None:
         """Run the daemon until it answers for CNI."""
         self.launch()
+        self.await_ready(timeout_s=timeout_s)
+
+    def await_ready(self, *, timeout_s: float = 60) -> None:
         conflist = self.folder / "net.d" / "05-weft.conflist"
         wait_for(
             f"{self.name} ready", lambda: self._alive() and conflist.exists(), timeout_s=timeout_s

@@ -1,0 +1,184 @@
+"""Weft beside the real kube-proxy: two clusters of the same objects are asked the same questions.
+
+No expectation is written by hand: what kube-proxy 1.36 does is what is right, but for ALLOWED.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+
+import pytest
+
+from deploy.netlab import Lab
+from deploy.netlab.shell import stop, wait_for
+from tests.netns.conftest import assert_dump_equals_plan, lab_name
+from tests.twin import matrix
+from tests.twin.matrix import NODES, Cell
+from tests.twin.proxy import ProxyLab, ProxyMode, kube_proxy
+from tests.twin.rig import Answers, Rig
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(kube_proxy() is None, reason="kube-proxy is not built: make lab-binaries"),
+]
+
+PEER = ProxyMode("nftables", "ClusterCIDR")
+OTHER_PEERS = (
+    ProxyMode("nftables", "NodeCIDR"),
+    ProxyMode("nftables", "InterfaceNamePrefix"),
+    ProxyMode("iptables", "ClusterCIDR"),
+    ProxyMode("iptables", "InterfaceNamePrefix"),
+)
+CELLS = tuple(matrix.cells())
+# Both daemons load their programs, one after the other.
+START_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Where a backend of kube-proxy is no example; an empty set: anywhere."""
+
+    reason: str
+    backend: str
+    clients: frozenset[str]
+    places: frozenset[str]
+
+    def covers(self, mode: ProxyMode, cell: Cell) -> bool:
+        return (
+            mode.backend == self.backend
+            and cell.client in (self.clients or {cell.client})
+            and cell.place in (self.places or {cell.place})
+        )
+
+
+ALLOWED = (
+    Leave(
+        "nothing but the Service's ports is known: the rest goes to the default route",
+        "iptables", frozenset(), frozenset({"unserved"}),
+    ),
+    Leave(
+        "refusals stand in FORWARD and INPUT, which the node's own packets do not meet",
+        "iptables", frozenset({"east"}), frozenset({"balancer", "external"}),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How Weft is set. hook: whose sockets translate."""
+
+    mode: str
+    hook: str
+
+    def flags(self) -> tuple[str, ...]:
+        return ("--socket-hook", self.hook)
+
+
+@dataclass(slots=True)
+class Twins:
+    """Both clusters, and what each said already in a way of being set."""
+
+    ours: Lab
+    theirs: ProxyLab
+    rigs: dict[str, Rig]
+    said: dict[ProxyMode | Variant, Answers] = field(default_factory=dict)
+    _sentinels: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def of_weft(self, variant: Variant) -> Answers:
+        if variant not in self.said:
+            for node in self.ours.nodes:
+                assert node.daemon
+                stop(node.daemon)
+                node.mode, node.flags = variant.mode, variant.flags()
+                node.launch()
+            for node in self.ours.nodes:
+                node.await_ready(timeout_s=START_S)
+            self._await(self.rigs["ours"])
+            self.said[variant] = self.rigs["ours"].ask(CELLS)
+        return self.said[variant]
+
+    def of_kube_proxy(self, mode: ProxyMode) -> Answers:
+        if mode not in self.said:
+            for node in self.theirs.proxies:
+                node.restart(mode)
+            self._await(self.rigs["theirs"])
+            self.said[mode] = self.rigs["theirs"].ask(CELLS)
+        return self.said[mode]
+
+    def publish(self) -> None:
+        for lab in (self.ours, self.theirs):
+            lab.manifests.put(*matrix.objects(self.rigs["ours"].servers))
+
+    def _await(self, rig: Rig) -> None:
+        """What was published before a new Service is served when that is."""
+        sentinel = matrix.Sentinel(next(self._sentinels))
+        rig.lab.manifests.put(*sentinel.objects(rig.servers))
+        wait_for("the sentinel", lambda: rig.is_served(sentinel), timeout_s=60)
+
+
+@pytest.fixture(scope="module")
+def twins() -> Iterator[Twins]:
+    name = lab_name()
+    with ExitStack() as stack:
+        ours = stack.enter_context(Lab(f"{name}o"))
+        theirs = stack.enter_context(ProxyLab(f"{name}t"))
+        for name in NODES:
+            ours.add_node(name).launch()
+            theirs.add_node(name)
+        for node in ours.nodes:
+            node.await_ready(timeout_s=START_S)
+        theirs.start(PEER)
+        first = Rig(ours)
+        stack.callback(first.close)
+        addresses = {name: pod.addresses for name, pod in first.pods.items()}
+        second = Rig(theirs, addresses)
+        stack.callback(second.close)
+        made_twins = Twins(ours, theirs, {"ours": first, "theirs": second})
+        made_twins.publish()
+        yield made_twins
+
+
+@pytest.fixture(autouse=True)
+def law(twins: Twins) -> Iterator[None]:
+    """After every test the kernel holds exactly the full plan."""
+    yield
+    for node in twins.ours.nodes:
+        assert_dump_equals_plan(node)
+
+
+VARIANTS = [Variant(mode, hook) for mode in ("vxlan", "direct") for hook in ("all", "node")]
+
+
+@pytest.mark.parametrize("mode", OTHER_PEERS, ids=lambda mode: f"{mode.backend}-{mode.local}")
+def test_kube_proxy_says_the_same_however_it_is_set(twins: Twins, mode: ProxyMode) -> None:
+    """So that one of its ways stands for all."""
+    peer, other = twins.of_kube_proxy(PEER), twins.of_kube_proxy(mode)
+    assert_none({
+        cell: (answers, other[cell])
+        for cell, answers in peer.items()
+        if answers != other[cell] and not any(leave.covers(mode, cell) for leave in ALLOWED)
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda one: f"{one.mode}-{one.hook}")
+def test_the_same_servers_answer(twins: Twins, variant: Variant) -> None:
+    peer, ours = twins.of_kube_proxy(PEER), twins.of_weft(variant)
+    assert_none({
+        cell: (answers, ours[cell])
+        for cell, answers in peer.items()
+        if servers(answers) != servers(ours[cell])
+    })  # fmt: skip
+
+
+def servers(answers: frozenset[str]) -> set[str]:
+    return {answer.split()[0] for answer in answers}
+
+
+def assert_none(differences: dict[Cell, tuple[frozenset[str], frozenset[str]]]) -> None:
+    """Says the first of them in a line each: kube-proxy's answer, then the other."""
+    lines = [
+        f"{'/'.join(map(str, cell))}: {sorted(theirs)}, here {sorted(ours)}"
+        for cell, (theirs, ours) in list(differences.items())[:40]
+    ]
+    assert not differences, f"{len(differences)} cells differ\n" + "\n".join(lines)
