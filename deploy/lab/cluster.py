@@ -121,6 +121,18 @@ def _bring_network(
             # Not before the nodes are Ready: its replicas would all go to the first one.
             cluster_api.apply(api.read_manifests(COREDNS_MANIFEST))
             cluster_api.wait("-n kube-system deployment/coredns", "condition=Available")
+        _start_balancer(cluster_api)
+
+
+def _start_balancer(cluster_api: Api) -> None:
+    """In the switch's namespace, where nodes are asked how they are; routes it sets by name."""
+    cluster = cluster_api.cluster
+    words = (sys.executable, "-m", "deploy.lab.balancer", cluster.name, str(cluster_api.kubectl))
+    host.spawn(
+        [*host.namespace_exec(cluster.switch_namespace), *words],
+        log=cluster.state / "log" / "balancer.log",
+        cgroup=f"{cluster.cgroup}/sw",
+    )
 
 
 def _install_network(cluster_api: Api, machines: Machines, tools: Mapping[str, Path]) -> None:

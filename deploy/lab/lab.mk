@@ -34,5 +34,5 @@ kubectl: venv ## kubectl on the cluster: ARGS='get pods -A'
 test-cluster-smoke: venv lab-packages $(if $(wildcard $(BUILD)/weft-image.tar),,image) ## the smoke test, on the cluster that is up or on one of its own
 	$(PYTEST) tests/cluster
 
-test-cluster: venv lab-packages lab-binaries ## upstream's tests on the cluster that is up: PART=all|conformance FOCUS='regular expression' SKIP=...
+test-cluster: venv lab-packages lab-binaries ## upstream's tests on the cluster that is up: PART=all|conformance|networking|load-balancer FOCUS='regular expression' SKIP=...
 	$(PY) -m tests.cluster.suite $(if $(PART),--part=$(PART)) $(if $(FOCUS),--focus='$(FOCUS)') $(if $(SKIP),--skip='$(SKIP)')

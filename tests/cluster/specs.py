@@ -9,7 +9,7 @@ from enum import StrEnum
 
 # Features that a cluster may have beside; those of IPv6DualStack are run.
 _FEATURES = (
-    "ClusterNetworkPolicy", "Ingress", "KubeProxyDaemonSet", "KubeProxyNFAcct", "LoadBalancer",
+    "ClusterNetworkPolicy", "Ingress", "KubeProxyDaemonSet", "KubeProxyNFAcct",
     "NetworkPolicy", "Networking-", "PerformanceDNS", "SCTPConnectivity",
 )  # fmt: skip
 
@@ -19,15 +19,17 @@ class Part(StrEnum):
 
     ALL = "all"
     CONFORMANCE = "conformance"
-    """What CI has the time for: Conformance, and all that says Networking."""
+    NETWORKING = "networking"
+    """What a mode of the network may change: the paths, in both families."""
+    LOAD_BALANCER = "load-balancer"
+    """Slow: each waits for what is to happen not at all."""
 
 
 FOCUS = {
     Part.ALL: r"\[sig-network\]",
-    Part.CONFORMANCE: (
-        r"\[sig-network\].*\[Conformance\]"
-        r"|\[sig-network\] (Networking|NoSNAT|\[Feature:IPv6DualStack\] should)"
-    ),
+    Part.CONFORMANCE: r"\[sig-network\].*\[Conformance\]",
+    Part.NETWORKING: r"\[sig-network\] (Networking|NoSNAT|\[Feature:IPv6DualStack\])",
+    Part.LOAD_BALANCER: r"\[sig-network\] LoadBalancers",
 }
 
 
@@ -39,8 +41,12 @@ class Skip:
     reason: str
 
 
+_LOAD_BALANCER = Skip(r"LoadBalancers", "`PART=load-balancer` runs them")
+_SLOW = Skip(r"\[Slow\]", "each waits for minutes")
 SKIPS = (
-    Skip(r"\[(Slow|Disruptive|Serial)\]", "these change or outlast the cluster beside others"),
+    _SLOW,
+    _LOAD_BALANCER,
+    Skip(r"\[(Disruptive|Serial)\]", "these change the cluster under others"),
     Skip(rf"\[Feature:({'|'.join(_FEATURES)})", "each asks for more than a cluster's network has"),
     Skip(r"SCTPConnectivity", "the kernel of the lab has no SCTP sockets"),
     Skip(
@@ -58,9 +64,10 @@ SELF_SKIPS = (
 )
 
 
-def skip_regexp() -> str:
+def skip_regexp(part: Part) -> str:
     """One regular expression of all that is not run."""
-    return "|".join(skip.pattern for skip in SKIPS)
+    spared = (_SLOW, _LOAD_BALANCER) if part is Part.LOAD_BALANCER else ()
+    return "|".join(skip.pattern for skip in SKIPS if skip not in spared)
 
 
 def markdown() -> str:
