@@ -118,6 +118,19 @@ static enum reason without_slot(const struct frontend *frontend)
 	return frontend->flags & FRONTEND_ELSEWHERE ? REASON_NO_LOCAL_BACKEND : REASON_NO_BACKEND;
 }
 
+/*
+ * Whether a client has outlived its affinity. Its next backend is another one for all that it may
+ * expect; the ring, which does not ask for its port, would name the last one for ever.
+ */
+static bool had_choice(const struct packet *p, const struct frontend *frontend)
+{
+	struct affinity_key key = {.service = frontend->service, .client = p->tuple.src};
+
+	if (!frontend->affinity_s || (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p)))
+		return false;
+	return affinities.lookup(&key);
+}
+
 /* The backend that a client of this service has, or else one for it: *addr and *port. */
 static enum reason choose_backend(struct packet *p, const struct settings *s,
 				  const struct frontend *frontend, bool local, bool by_ring,
@@ -134,7 +147,7 @@ static enum reason choose_backend(struct packet *p, const struct settings *s,
 		*port = kept->port;
 		return REASON_NONE;
 	}
-	if (by_ring && frontend->ring_size && !local)
+	if (by_ring && frontend->ring_size && !local && !had_choice(p, frontend))
 		slot = slot_of_ring(&p->tuple, frontend);
 	if (!slot)
 		slot = random_slot(frontend, local);

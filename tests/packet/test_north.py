@@ -309,16 +309,35 @@ def test_a_client_outside_keeps_its_backend_by_affinity(north: Scene) -> None:
     assert len({read(arrive(north, one).packet).dst for one in sent}) == 1
 
 
-def ringed(scene: Scene, *backends: Address, proto: int = TCP) -> None:
+def ringed(scene: Scene, *backends: Address, proto: int = TCP, affinity_s: int = 0) -> None:
     """The VIP has a ring whose places alternate between the backends."""
     scene.service(proto, *backends)
     key = FrontendKey(scene.at.vip, 80, proto)
     flags = FrontendFlag.EXTERNAL
     size = 251 if len(backends) > 1 else 1
-    scene.node.put("frontends", key, Frontend(SERVICE, 0, len(backends), 0, 0, flags, size))
+    scene.node.put(
+        "frontends", key, Frontend(SERVICE, 0, len(backends), 0, affinity_s, flags, size)
+    )
     for chunk in range(size // 64 + 1 if size > 1 else 0):
         row = Ring(tuple(place % len(backends) for place in range(64)))
         scene.node.put("rings", RingKey(SERVICE, chunk), row)
+
+
+@BOTH
+def test_a_client_that_outlived_its_affinity_is_not_bound_by_the_ring(
+    north: Scene, proto: int
+) -> None:
+    north.two_pods()
+    ringed(north, north.at.a, north.at.b, proto=proto, affinity_s=60)
+    for backend in (1, 2):
+        north.node.put("backends", backend, Backend(SERVICE, BackendFlag.CHOSEN))
+    sent = [replace(dialled(north, proto), sport=port) for port in range(5000, 5040)]
+    assert len({read(arrive(north, one).packet).dst for one in sent}) == 1
+    reached = set()
+    for one in sent:
+        north.age("affinities", 62)
+        reached.add(read(arrive(north, replace(one, sport=one.sport + 1000)).packet).dst)
+    assert reached == {north.at.a, north.at.b}
 
 
 @BOTH
