@@ -10,6 +10,7 @@
 #include "parse.h"
 #include "fragment.h"
 #include "flow.h"
+#include "hold.h"
 #include "policy.h"
 #include "service.h"
 #include "rewrite.h"
@@ -57,14 +58,24 @@ static bool is_brought(struct packet *p, const struct address *node)
 	return !source || !(source->flags & PREFIX_OF_CLUSTER);
 }
 
-/* The way that a believed packet came; PATH_NONE: it is not. Back from the hold link it has no
- * tunnel's key any more: it was proven before it went there. */
+/* Back from the hold link a packet has no tunnel's key any more: it was proven before. */
+static enum flow_path prove_again(struct packet *p)
+{
+	struct held *held = held_as(p);
+
+	if (!held || is_unset(&held->entry))
+		return PATH_OVERLAY;
+	p->vip = held->entry;
+	return PATH_ENTRY;
+}
+
+/* The way that a believed packet came; PATH_NONE: it is not. */
 static enum flow_path prove(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
 	struct address node = {};
 
 	if (!tunnel_source(skb, s, &node))
-		return p->was_held && is_unset(&node) ? PATH_OVERLAY : PATH_NONE;
+		return p->was_held && is_unset(&node) ? prove_again(p) : PATH_NONE;
 	if (owns_source(p, &node))
 		return PATH_OVERLAY;
 	if (!is_brought(p, &node))
@@ -81,6 +92,10 @@ static enum reason reach_node(struct __sk_buff *skb, struct packet *p, const str
 
 	if (!row || !row->by_stack)
 		return REASON_STACK;
+	if (p->fragment == FRAGMENT_LATER && know_fragment(p)) {
+		hold_copy(skb, p, s);
+		return REASON_STACK;
+	}
 	reason = p->kind == KIND_ICMP_ERROR ? restore_error(skb, p) : restore(skb, p, s);
 	return reason == REASON_NOT_OURS || reason == REASON_RESTORED ? REASON_STACK : reason;
 }
@@ -105,8 +120,7 @@ static enum reason handle_from_overlay(struct __sk_buff *skb, struct packet *p)
 	if (is_own_gateway(s, &p->tuple.dst))
 		return reach_node(skb, p, s);
 	dst = workloads.lookup(&p->tuple.dst);
-	/* What a client sent has no way back to its tunnel once it was held. */
-	p->hold = came == PATH_ENTRY ? 0 : s->hold_to_pod;
+	p->hold = s->hold_to_pod;
 	if (!dst)
 		return came == PATH_ENTRY ? REASON_NO_WORKLOAD : answer_client(skb, p, s);
 	return reach_pod(skb, p, s, dst, came);

@@ -76,23 +76,42 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 }
 
 /*
- * For a pod of this node. Another node's pods come this way if it is on this link, this node's
- * never; what comes from elsewhere in the world is the stack's to hand on.
+ * From elsewhere in the world for a pod of this node: the stack's to hand on, to_pod judges it. A
+ * later fragment that overtook its first waits here, as nothing brings it back to there.
+ */
+static enum reason hand_on(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	if (skb->pkt_type != PACKET_HOST)
+		return REASON_NOT_OURS;
+	if (is_false_client(p, s, skb->ifindex))
+		return REASON_SOURCE_SPOOFED;
+	if (know_fragment(p) != REASON_FRAGMENT_UNKNOWN || !hold_stranger(skb, p, s))
+		return REASON_NOT_OURS;
+	p->target = s->hold_to_pod;
+	p->to_link = TO_LINK;
+	return REASON_HELD;
+}
+
+/*
+ * For a pod of this node. Another node's pods come this way if it is on this link, or if a router
+ * brings them, as the operator wants; this node's never.
  */
 static enum reason arrive(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			  const struct workload *dst)
 {
 	struct prefix *from = prefix_of(&p->tuple.src);
+	enum flow_path came;
 
 	if (!from || !(from->flags & (PREFIX_REMOTE | PREFIX_LOCAL)))
-		return REASON_NOT_OURS;
+		return hand_on(skb, p, s);
 	if ((from->flags & PREFIX_LOCAL) || !is_way_of(from, skb->ifindex, s))
 		return REASON_SOURCE_SPOOFED;
-	/* A switch's copy for another host; or a router brought it, as the operator wants. */
-	if (skb->pkt_type != PACKET_HOST || !(from->flags & PREFIX_DIRECT))
+	/* A switch's copy for another host. */
+	if (skb->pkt_type != PACKET_HOST)
 		return REASON_NOT_OURS;
 	p->hold = s->hold_to_pod;
-	return reach_pod(skb, p, s, dst, PATH_DIRECT);
+	came = from->flags & PREFIX_DIRECT ? PATH_DIRECT : PATH_STACK;
+	return reach_pod(skb, p, s, dst, came);
 }
 
 /* What answers to the node's address on behalf of others. */
@@ -121,6 +140,10 @@ static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)
 	dst = layer3 ? 0 : workloads.lookup(&p->tuple.dst);
 	if (dst)
 		return arrive(skb, p, s, dst);
+	if (p->fragment == FRAGMENT_LATER && know_fragment(p)) {
+		hold_copy(skb, p, s);
+		return REASON_NOT_OURS;
+	}
 	reason = s->flags & SETTING_MASQUERADE ? unmask(skb, p, s) : REASON_NOT_OURS;
 	return reason != REASON_NOT_OURS || layer3 ? reason : come_in(skb, p, s);
 }
@@ -150,40 +173,42 @@ static bool is_for_pod(struct packet *p)
 	return arriving && !is_itself(arriving, &p->tuple.dst, p->tuple.dport);
 }
 
-/* The copy of a later fragment from outside: back to the uplink that took it, if a pod's. */
-static enum reason return_copy(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+/* The copy of a later fragment from outside: back to the link that took it, if a pod's. */
+static enum reason return_copy(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			       const struct held *held)
 {
-	struct fragment_key key;
-	struct held *held;
-
 	p->is_copy = 1;
-	hold_key(p, true, &key);
-	held = holds.lookup(&key);
-	if (!held)
-		return REASON_FRAGMENT_UNKNOWN;
 	if (!know_fragment(p))
 		return is_for_pod(p) ? once_more(skb, p, held->ifindex) : REASON_FRAGMENT_UNKNOWN;
 	p->hold = s->hold_to_pod;
 	return REASON_FRAGMENT_UNKNOWN;
 }
 
-/* What came for a pod and was held comes by its link once more: another node's by what leads to
- * that node. */
+/* What came for a pod and was held comes by its link once more: another node's pod's by what leads
+ * to that node, whichever link is remembered. */
 static enum reason handle_held_to_pod(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
 	enum reason reason = parse_held(skb, p);
 	struct prefix *prefix;
+	struct held *held;
+	u32 flags;
 
 	if (reason)
 		return reason;
 	if (!s)
 		return REASON_HELPER_FAILED;
 	prefix = prefix_of(&p->tuple.src);
-	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
-		return return_copy(skb, p, s);
-	return once_more(skb, p, prefix->flags & PREFIX_DIRECT ? prefix->ifindex
-							       : s->overlay_ifindex);
+	flags = prefix ? prefix->flags : 0;
+	if (prefix && (flags & PREFIX_REMOTE) && (flags & PREFIX_DIRECT))
+		return once_more(skb, p, prefix->ifindex);
+	if ((flags & PREFIX_REMOTE) && (s->flags & SETTING_OVERLAY))
+		return once_more(skb, p, s->overlay_ifindex);
+	held = held_as(p);
+	if (!held)
+		return REASON_FRAGMENT_UNKNOWN;
+	return workloads.lookup(&p->tuple.dst) ? once_more(skb, p, held->ifindex)
+					       : return_copy(skb, p, s, held);
 }
 
 int held_to_pod(struct __sk_buff *skb)

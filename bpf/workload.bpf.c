@@ -315,6 +315,9 @@ static enum reason handle_to_pod(struct __sk_buff *skb, struct packet *p)
 	if (!dst || dst->ifindex != skb->ifindex)
 		return REASON_NO_WORKLOAD;
 	reason = know_fragment(p);
+	/* What its own node sends reaches a pod whatever it belongs to. */
+	if (reason == REASON_FRAGMENT_UNKNOWN && is_own_node(skb, p))
+		return REASON_STACK;
 	return reason ? reason : reach_pod(skb, p, s, dst);
 }
 

@@ -27,10 +27,12 @@
 /* The mark of a packet on the hold link. A pod cannot set one that leaves its namespace. */
 #define HELD_MARK 0x68656c64
 
-/* `since`: jiffies of a key's first packet; `ifindex`: the link that it came by. */
+/* `since`: jiffies of a key's first packet; `ifindex`: the link that it came by; `entry`: of what a
+ * client sent, the node that brought it through the overlay. */
 struct held {
 	u32 since;
 	u32 ifindex;
+	struct address entry;
 };
 
 struct hold_budget {
@@ -95,12 +97,21 @@ static bool take_budget(const struct packet *p, const struct settings *s, struct
 	return !hold_budgets.update(owner, &fresh);
 }
 
+/* The node that a client's packet came through the overlay from, else NULL. */
+static struct address *entry_of(struct packet *p)
+{
+	return p->direction == DIRECTION_FROM_OVERLAY && !is_unset(&p->vip) ? &p->vip : 0;
+}
+
 /* Begins the time of a key, told once so that the daemon can ask whose the other end is. */
 static bool begin_hold(struct __sk_buff *skb, struct packet *p, struct fragment_key *key,
 		       enum reason reason)
 {
 	struct held held = {.since = p->now, .ifindex = skb->ifindex};
+	struct address *entry = entry_of(p);
 
+	if (entry)
+		held.entry = *entry;
 	if (holds.update(key, &held))
 		return false;
 	if (reason != REASON_FRAGMENT_UNKNOWN)
@@ -137,21 +148,41 @@ static bool hold(struct __sk_buff *skb, struct packet *p, enum reason reason, st
 	return true;
 }
 
+/* Sources outside are nobody's word: all of them have one budget. */
+static bool hold_stranger(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	struct address strangers = {};
+
+	return s->hold_to_pod && hold(skb, p, REASON_FRAGMENT_UNKNOWN, &strangers);
+}
+
 /*
- * A later fragment from outside whose first is not here: the node's, or a masqueraded pod's. It
- * goes on to the stack, and a copy waits for the second case. Sources outside are nobody's word:
- * all of them have one budget.
+ * A later fragment from outside whose first is not here: the node's, a masqueraded pod's, or for a
+ * Service. It goes on to the stack, and a copy waits for the other cases.
  */
 static void hold_copy(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
-	struct address strangers = {};
 	u32 mark = skb->mark;
 
-	if (!s->hold_to_pod || !hold(skb, p, REASON_FRAGMENT_UNKNOWN, &strangers))
+	if (!hold_stranger(skb, p, s))
 		return;
 	if (!bpf_clone_redirect(skb, s->hold_to_pod, 0))
 		count(REASON_HELD, p->direction, skb->len);
 	*(volatile __u32 *)&skb->mark = mark;
+}
+
+/* What waits for a fragment's first, or for one of its ends, came so; NULL: forgotten. */
+static struct held *held_as(struct packet *p)
+{
+	struct fragment_key key;
+	struct held *held;
+
+	hold_key(p, p->fragment == FRAGMENT_LATER, &key);
+	held = holds.lookup(&key);
+	if (held || p->fragment != FRAGMENT_LATER)
+		return held;
+	hold_key(p, false, &key);
+	return holds.lookup(&key);
 }
 
 /* Out of the hold link, back to a link: received there for the second time. */

@@ -25,7 +25,10 @@ static long (*redirect_neighbour)(u32 ifindex, struct bpf_redir_neigh *to, int b
 
 static int leave(struct __sk_buff *skb, struct packet *p, enum reason reason)
 {
-	if (reason >= REASON_DROPS && p->hold && hold(skb, p, reason, &p->tuple.src)) {
+	struct address *owner = entry_of(p);
+
+	if (reason >= REASON_DROPS && p->hold &&
+	    hold(skb, p, reason, owner ? owner : &p->tuple.src)) {
 		p->target = p->hold;
 		p->to_link = TO_LINK;
 		reason = REASON_HELD;

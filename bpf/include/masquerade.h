@@ -259,14 +259,11 @@ static enum reason restore_error(struct __sk_buff *skb, struct packet *p)
 	return REASON_NOT_OURS;
 }
 
+/* Of a later fragment the ports are known. */
 static enum reason restore(struct __sk_buff *skb, struct packet *p, const struct settings *s)
 {
 	struct snat *arriving;
 
-	if (p->fragment == FRAGMENT_LATER && know_fragment(p)) {
-		hold_copy(skb, p, s);
-		return REASON_NOT_OURS;
-	}
 	if (has_snat_port(p) ? !is_in_range(s, p->tuple.dport) : is_bound_to_address(p))
 		return REASON_NOT_OURS;
 	arriving = snat.lookup(&p->tuple);

@@ -9,20 +9,23 @@ usage: fragmented.py ask ADDRESS PORT ORDER...      a datagram for each order, e
 An order is "201": the last fragment first. `ask` and `ping` print the orders that came back whole.
 """
 
-import random
+import os
 import socket
 import struct
 import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
+from itertools import count
 from pathlib import Path
 
 PAYLOAD = bytes(range(256)) * 12
 # Of what follows the network header; a multiple of 8 that fits any tunnel.
 FRAGMENT_BYTES = 1104
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
 VXLAN_PORT = 8472
 UDP, ICMP, ICMP6, FRAGMENT = 17, 1, 58, 44
+# Of datagrams, 16 bits: no two that are under way between two ends have one.
+ASKER_IDS, SERVER_IDS = 3, 13
 
 
 def family_of(address: str) -> socket.AddressFamily:
@@ -50,11 +53,19 @@ def transport(proto: int, src: str, dst: str, head: bytes, at: int, data: bytes)
     return head[:at] + struct.pack("!H", value) + head[at + 2 :] + data
 
 
+def identifiers(number: int, bits: int) -> Iterator[int]:
+    """Of a process or a port. None is 0, in whose place raw(7) puts another."""
+    return count((number << bits) + 1)
+
+
+_identifiers = identifiers(os.getpid(), ASKER_IDS)
+
+
 def pieces(
     proto: int, src: str, dst: str, body: bytes, piece_bytes: int = FRAGMENT_BYTES
 ) -> list[bytes]:
     """IP packets that together carry `body`."""
-    ident = random.randrange(1, 1 << 16)
+    ident = next(_identifiers) & 0xFFFF
     ends = ip_address(src).packed + ip_address(dst).packed
     made = []
     for at in range(0, len(body), piece_bytes):
@@ -118,6 +129,8 @@ def whole_echoes(orders: list[str], dst: str) -> Iterator[str]:
 
 
 def serve(port: int, order: str, ready: Path) -> None:
+    global _identifiers
+    _identifiers = identifiers(port, SERVER_IDS)
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.bind(("::", port))
         ready.touch()

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_interface
 from itertools import permutations
 from pathlib import Path
@@ -19,40 +20,67 @@ from weft.proxy.api import weft_pb2 as pb
 
 FRAGMENTED = Path(__file__).with_name("fragmented.py")
 ORDERS = ["".join(order) for order in permutations("012")]
-VIPS = {4: "10.96.2.1", 6: "fd00:10:96::2:1"}
+VIPS = {
+    "vip": {4: "10.96.2.1", 6: "fd00:10:96::2:1"},
+    "vip here": {4: "10.96.2.2", 6: "fd00:10:96::2:2"},
+}
 # A server for each order of its answers.
 PORTS = {order: 9000 + number for number, order in enumerate(ORDERS)}
+# Node ports lie above their Service's ports by so much.
+NODE_PORTS = {"node port": 21_000, "node port here": 22_000}
 INJECTED = 9100
+WALKS = [
+    ("client", "there"), ("client", "vip"), ("client", "outside"),
+    ("outside", "here"), ("outside", "vip"),
+]  # fmt: skip
+MORE_WALKS = [
+    ("client", "here"), ("client", "vip here"), ("outside", "vip here"), ("outside", "node port"),
+    ("outside", "node port here"), ("east", "here"), ("west", "here"),
+]  # fmt: skip
 VNI = "4242"
 TUNNELLED = ("vxlan", "bridge")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A pod that asks on east; servers in a pod on west, behind a VIP, and outside."""
+    """A pod that asks on east; servers in a pod on each node, behind VIPs, and outside."""
 
     lab: Lab
     client: Pod
+    here: Pod
     there: Pod
+
+    def who(self, name: str) -> Pod | LabNode | Host:
+        if name == "client":
+            return self.client
+        nodes = {node.name: node for node in self.lab.nodes}
+        return nodes.get(name) or Host(self.lab.switch, self.lab.cgroup)
 
     def address(self, target: str, version: int) -> str:
         if target == "outside":
             return self.lab.outside[version == 6]
-        return VIPS[version] if target == "vip" else str(self.there.address(version))
+        if target in NODE_PORTS:
+            return str(ip_interface(self.lab.nodes[0].underlay[version == 6]).ip)
+        pods = {"here": self.here, "there": self.there}
+        return VIPS[target][version] if target in VIPS else str(pods[target].address(version))
 
 
 @pytest.fixture(scope="module")
 def stage(lab: Lab) -> Iterator[Stage]:
     east, west = lab.nodes
-    made = Stage(lab, east.add_pod("client"), west.add_pod("there"))
-    publish(made)
+    made = Stage(lab, east.add_pod("client"), east.add_pod("here"), west.add_pod("there"))
+    publish(made, "cut", "vip", made.there, NODE_PORTS["node port"])
+    publish(made, "cut-here", "vip here", made.here, NODE_PORTS["node port here"])
+    lead_outside(made)
     with ExitStack() as stack:
         for order, port in PORTS.items():
-            serve(stack, lab, made.there.namespace, port, order)
-            serve(stack, lab, lab.switch, port, order)
+            for namespace in (made.there.namespace, made.here.namespace, lab.switch):
+                serve(stack, lab, namespace, port, order)
         serve(stack, lab, made.client.namespace, INJECTED, "012")
         orders = ORDERS[:1]
-        wait_for("the VIP", lambda: ask(made.client, VIPS[6], PORTS["012"], orders) == orders)
+        for vips in VIPS.values():
+            asked = made.client, vips[6], PORTS["012"], orders
+            wait_for("the VIP", partial(is_whole, *asked))
         yield made
 
 
@@ -64,18 +92,35 @@ def serve(stack: ExitStack, lab: Lab, namespace: str, port: int, order: str) -> 
     wait_for(f"{namespace} serves", ready.exists)
 
 
-def publish(stage: Stage) -> None:
+def publish(stage: Stage, name: str, vip: str, pod: Pod, above: int) -> None:
+    """A Service of one pod, at a VIP and at node ports."""
     ports = [(f"from-{order}", "UDP", port) for order, port in PORTS.items()]
-    stage.lab.manifests.put(manifests.service("cut", "default", list(VIPS.values()), ports))
-    for version in VIPS:
-        addresses = stage.there.addresses
+    service = dict(manifests.service(name, "default", list(VIPS[vip].values()), ports))
+    listed = [{**one, "nodePort": above + one["port"]} for one in service["spec"]["ports"]]
+    service["spec"] = {**service["spec"], "type": "NodePort", "ports": listed}
+    stage.lab.manifests.put(service)
+    for version in VIPS[vip]:
         slice_of = manifests.endpoint_slice(
-            f"cut-{version}", "default", "cut", addresses, ports, version
+            f"{name}-{version}", "default", name, pod.addresses, ports, version
         )
         stage.lab.manifests.put(slice_of)
 
 
-def ask(who: Pod | LabNode, address: str, port: int, orders: list[str]) -> list[str]:
+def lead_outside(stage: Stage) -> None:
+    """The way from outside to east's pods and to VIPs."""
+    switch = Host(stage.lab.switch, stage.lab.cgroup)
+    for version in (4, 6):
+        via = stage.address("node port", version)
+        for target in ("here", *VIPS):
+            to = stage.address(target, version)
+            switch.run("ip", "route", "replace", to, "via", via)
+
+
+def is_whole(who: Pod, address: str, port: int, orders: list[str]) -> bool:
+    return ask(who, address, port, orders) == orders
+
+
+def ask(who: Pod | LabNode | Host, address: str, port: int, orders: list[str]) -> list[str]:
     """The orders in which a question was sent whose answer came back whole."""
     return who.run(sys.executable, FRAGMENTED, "ask", address, str(port), *orders).split()
 
@@ -87,12 +132,18 @@ def counted(node: LabNode, reason: str) -> int:
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("target", ["there", "vip", "outside"])
-def test_datagrams_arrive_whole_both_ways(stage: Stage, target: str, version: int) -> None:
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [*WALKS, *(pytest.param(*walk, marks=pytest.mark.long) for walk in MORE_WALKS)],
+)
+def test_datagrams_arrive_whole_both_ways(
+    stage: Stage, source: str, target: str, version: int
+) -> None:
     east = stage.lab.nodes[0]
     before = counted(east, "held")
     for order, port in PORTS.items():
-        whole = ask(stage.client, stage.address(target, version), port, ORDERS)
+        address, at = stage.address(target, version), port + NODE_PORTS.get(target, 0)
+        whole = ask(stage.who(source), address, at, ORDERS)
         assert whole == ORDERS, (order, east.weft("drops"))
     assert counted(east, "held") > before
 

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.packet.holding import with_hold_link
 from tests.packet.runner import Node, loaded
 from tests.packet.scene import ADDRESSES, Scene
 from tests.packet.sockets import Sockets, hook
@@ -24,6 +25,12 @@ def scene(request: pytest.FixtureRequest, node: Node) -> Scene:
     made = Scene(node, ADDRESSES[request.param])
     made.settings()
     return made
+
+
+@pytest.fixture
+def held(scene: Scene) -> Scene:
+    """A node with a hold link."""
+    return with_hold_link(scene)
 
 
 @pytest.fixture

@@ -153,8 +153,12 @@ def test_a_peer_behind_a_tunnel_is_not_believed_from_a_link(pods: Scene) -> None
 def test_without_overlay_a_peer_behind_a_router_is_the_stacks(pods: Scene) -> None:
     pods.settings(flags=SettingFlag.MASQUERADE, overlay_ifindex=0)
     pods.remote_range()
-    assert arrive(pods, pods.tcp(pods.at.c, pods.at.a)).reason is Reason.NOT_OURS
-    assert pods.send(pods.tcp(pods.at.a, pods.at.c)).reason is Reason.STACK
+    sent = pods.tcp(pods.at.c, pods.at.a)
+    assert arrive(pods, sent).reason is Reason.STACK
+    assert pods.flow(sent).path == FlowPath.STACK
+    assert pods.send(replace(answer(sent), eth_src=MAC_A)).reason is Reason.STACK
+    pods.pod(pods.at.a, ingress=(INGRESS, 1))
+    assert arrive(pods, pods.udp(pods.at.c, pods.at.a)).reason is Reason.POLICY_INGRESS
 
 
 def test_a_switchs_copy_for_another_host_is_left_alone(pods: Scene) -> None:

@@ -1,50 +1,26 @@
 """What is not known yet waits on the hold link, once, and comes back to the link it came by."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 
 import pytest
 
+from tests.packet.holding import (
+    HELD_MARK,
+    SHORT_HZ,
+    assert_held,
+    by_uplink,
+    later_of,
+    out_of_the_link,
+    until_dropped,
+)
 from tests.packet.packets import UDP, Packet, read
 from tests.packet.runner import Action, Outcome
-from tests.packet.scene import EGRESS, HOST_MAC, HZ, INGRESS, LINK, MAC_B, UPLINK, Scene, answer
+from tests.packet.scene import EGRESS, HZ, INGRESS, LINK, MAC_B, Scene, answer
 from tests.packet.test_fragments import fragments
 from weft.bpf.layout import Direction, Reason
 
-HELD_MARK = 0x68656C64
 FRIEND, STRANGER = 0xF, 0x5
 BUDGET = 256
-# Jiffies in a second that make the time a key waits two ticks, and its rest long.
-SHORT_HZ = 9
-
-# A key that waited rests for seconds: each test has its own peers and datagrams.
-_numbers = count(1)
-
-
-@pytest.fixture
-def held(scene: Scene) -> Scene:
-    """A node with a hold link, its pod `a` and another node's `c`, unknown to all tests before."""
-    number = next(_numbers)
-    made = Scene(scene.node, replace(scene.at, a=scene.at.a + 16 + number, c=scene.at.c + number))
-    made.settings(hold_from_pod=LINK, hold_to_pod=LINK)
-    made.pod(made.at.a)
-    made.local_range()
-    made.remote_range()
-    return made
-
-
-def assert_held(outcome: Outcome, direction: Direction, sent: Packet) -> None:
-    assert outcome.action is Action.REDIRECT
-    assert outcome.counted == {(Reason.HELD, direction): 1}
-    assert outcome.mark == HELD_MARK
-    assert outcome.packet == sent.frame, "it comes back as it was"
-
-
-def later_of(packet: Packet) -> tuple[Packet, Packet]:
-    first, later = fragments(packet)
-    ident = 0x2000 + next(_numbers)
-    return replace(first, ident=ident), replace(later, ident=ident)
 
 
 def isolate(scene: Scene) -> None:
@@ -57,17 +33,6 @@ def isolate(scene: Scene) -> None:
 def from_overlay(scene: Scene, packet: Packet) -> Outcome:
     """As it comes back from the hold link: without its tunnel."""
     return scene.node.run("from_overlay", packet.frame, mark=HELD_MARK)
-
-
-def by_uplink(scene: Scene, packet: Packet, *, mark: int = 0) -> Outcome:
-    frame = replace(packet, eth_src=HOST_MAC, eth_dst=bytes(6)).frame
-    return scene.node.run("from_uplink", frame, ifindex=UPLINK, received_on=UPLINK, mark=mark)
-
-
-def until_dropped(send: Callable[[], Outcome]) -> Outcome:
-    """Each attempt is in a later tick."""
-    outcomes = (send() for _ in range(20))
-    return next(one for one in outcomes if one.action is Action.DROP)
 
 
 def test_a_later_fragment_waits_for_its_first(held: Scene) -> None:
@@ -240,10 +205,6 @@ def masqueraded_reply(scene: Scene) -> Packet:
     left = read(scene.node.run("to_uplink", sent.frame).packet)
     back = answer(scene.udp(scene.at.uplink, scene.at.outside))
     return replace(back, dport=left.sport, data=sent.data)
-
-
-def out_of_the_link(scene: Scene, packet: Packet) -> Outcome:
-    return scene.node.run("held_to_pod", packet.frame, mark=HELD_MARK)
 
 
 def test_the_copy_comes_back_to_its_uplink_once_its_first_is_a_pods(held: Scene) -> None:
