@@ -28,6 +28,9 @@ _SCRATCH_KINDS = (MapType.PERCPU_ARRAY, MapType.LRU_HASH)
 # The kernel takes no BTF for these.
 _WITHOUT_TYPES = (MapType.RINGBUF, MapType.PROG_ARRAY)
 _FLOWS_PER_GIB, _FLOWS_MIN, _FLOWS_MAX = 65_536, 65_536, 524_288
+# An empty row costs 16 bytes: 8 MB a table where there is memory for so many Services.
+_SERVICES_PER_GIB = 262_144
+_SERVICE_TABLES = ("frontends", "slots", "backends", "rings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +124,13 @@ def _is_state(name: str) -> bool:
 
 
 def default_entries() -> dict[str, int]:
-    """Every table's size; flows by the node's memory."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    flows = min(_FLOWS_MAX, max(_FLOWS_MIN, _FLOWS_PER_GIB * (pages >> 30)))
-    return {spec.name: spec.entries for spec in TABLES.values()} | {"flows": flows}
+    """Every table's size; flows and Services by the node's memory."""
+    gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
+    sizes = {spec.name: spec.entries for spec in TABLES.values()}
+    sizes["flows"] = min(_FLOWS_MAX, max(_FLOWS_MIN, _FLOWS_PER_GIB * gib))
+    for name in _SERVICE_TABLES:
+        sizes[name] = min(sizes[name], _SERVICES_PER_GIB * max(1, gib))
+    return sizes
 
 
 def check_declarations(units: Iterable[Object]) -> None:

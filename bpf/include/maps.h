@@ -13,10 +13,10 @@ BPF_F_TABLE("hash", struct address, struct workload, workloads, 4096, BPF_F_NO_P
 BPF_F_TABLE("hash", u32, struct pod_link, pod_links, 4096, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", u64, struct sandbox, sandboxes, 4096, BPF_F_NO_PREALLOC);
 
-BPF_F_TABLE("hash", struct frontend_key, struct frontend, frontends, 131072, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct slot_key, struct slot, slots, 262144, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct ring_key, struct ring, rings, 65536, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", u64, struct backend, backends, 262144, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct frontend_key, struct frontend, frontends, 524288, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct slot_key, struct slot, slots, 524288, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct ring_key, struct ring, rings, 524288, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u64, struct backend, backends, 524288, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct range_key, u32, source_ranges, 65536, BPF_F_NO_PREALLOC);
 
 BPF_TABLE("lru_hash", struct tuple, struct flow, flows, 65536);
