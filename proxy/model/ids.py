@@ -12,17 +12,12 @@ def content_id(*parts: str | bytes | int) -> int:
 
     Parts are length-prefixed and typed: ("a", "bc") and ("ab", "c") differ, as do 1 and "1".
     """
-    digest = blake2b(digest_size=8)
-    for part in parts:
-        kind, data = _encoded(part)
-        digest.update(b"%c%d:" % (kind, len(data)))
-        digest.update(data)
-    return int.from_bytes(digest.digest(), "little") or 1
+    text = b"".join(map(_framed, parts))
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little") or 1
 
 
-def _encoded(part: str | bytes | int) -> tuple[bytes, bytes]:
-    if isinstance(part, str):
-        return b"s", part.encode()
+def _framed(part: str | bytes | int) -> bytes:
     if isinstance(part, bytes):
-        return b"b", part
-    return b"i", b"%d" % part
+        return b"b%d:%b" % (len(part), part)
+    data = part.encode() if isinstance(part, str) else b"%d" % part
+    return b"%b%d:%b" % (b"s" if isinstance(part, str) else b"i", len(data), data)

@@ -30,18 +30,24 @@ def ring_size(backends: int) -> int:
 def ring(backends: tuple[int, ...]) -> Sequence[int]:
     """For each place the index in `backends`, which are ids in their order, of whose it is."""
     size = ring_size(len(backends))
-    places, taken = array("i", [-1]) * size, 0
     walks = [_walk(backend, size) for backend in backends]
-    while taken < size:
-        for index, (at, step) in enumerate(walks):
-            for _ in range(_TRIES):
-                place, at = at, (at + step) % size
+    ats, steps = [at for at, _ in walks], [step for _, step in walks]
+    # Hundreds of thousands of tries: a list's items are objects already, an array's are made.
+    places, left, tries = [-1] * size, size, range(_TRIES)
+    while left > 0:
+        for index, step in enumerate(steps):
+            at = ats[index]
+            for _ in tries:
+                place = at
+                at += step
+                if at >= size:
+                    at -= size
                 if places[place] < 0:
                     places[place] = index
-                    taken += 1
+                    left -= 1
                     break
-            walks[index] = at, step
-    return places
+            ats[index] = at
+    return array("H", places)
 
 
 def _walk(backend: int, size: int) -> tuple[int, int]:

@@ -61,6 +61,7 @@ _WHOLE_ADDRESS = Frontend(0, 0, 0, 0, 0, 0, 0)
 _EXPOSED = (Origin.LOAD_BALANCER, Origin.EXTERNAL_IP)
 _ALLOWED = pack_u32(1)
 _RING_CHUNK = Ring.SIZE // 2
+_CHOSEN, _CHOSEN_LOCAL = int(BackendFlag.CHOSEN), int(BackendFlag.CHOSEN_LOCAL)
 
 
 class Served(NamedTuple):
@@ -211,12 +212,16 @@ def _ring(served: Served) -> Iterator[Row]:
 def _backends(served: Served) -> Iterator[Row]:
     cluster = {endpoint.id for endpoint in served.choice.cluster or ()}
     local = {endpoint.id for endpoint in served.choice.local or ()}
+    rows = {
+        (chosen, here): Backend(served.id, chosen * _CHOSEN | here * _CHOSEN_LOCAL).pack()
+        for chosen in (False, True)
+        for here in (False, True)
+    }
     for endpoint in served.every:
         # Ready without serving: publishNotReadyAddresses of a pod that is not ready.
         if endpoint.serving or endpoint.ready:
-            flags = BackendFlag.CHOSEN if endpoint.id in cluster else BackendFlag(0)
-            flags |= BackendFlag.CHOSEN_LOCAL if endpoint.id in local else 0
-            yield Row("backends", pack_u64(endpoint.id), Backend(served.id, flags).pack())
+            row = rows[endpoint.id in cluster, endpoint.id in local]
+            yield Row("backends", pack_u64(endpoint.id), row)
 
 
 def range_key(service: int, network: Network) -> bytes:
