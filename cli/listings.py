@@ -95,6 +95,11 @@ def _serving(reached: Reached) -> str:
     return f"not served: {why}" if why else state(reached.frontend.status)
 
 
+def _service_state(service: pb.Service) -> str:
+    served = state(service.status)
+    return f"{served}; not understood: {service.broken}" if service.broken else served
+
+
 def _chosen(endpoint: pb.Endpoint) -> str:
     chosen = "yes" if endpoint.chosen else "no"
     return f"{chosen}: {endpoint.unused}" if endpoint.unused else chosen
@@ -146,7 +151,7 @@ SERVICES = Listing(
         Column("endpoints", _endpoints),
         Column("policies", _policies, wide=True),
         Column("affinity", lambda s: duration(s.affinity_s) if s.affinity_s else "", wide=True),
-        Column("status", lambda s: state(s.status)),
+        Column("status", _service_state),
     ),
 )
 FRONTENDS = Listing(

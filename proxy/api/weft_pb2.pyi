@@ -97,7 +97,7 @@ class ServiceList(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Service, _Mapping]]] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("namespace", "name", "type", "cluster_ips", "ports", "status", "internal_traffic_policy", "external_traffic_policy", "affinity_s", "traffic_distribution", "source_ranges", "publishes_not_ready", "health_check_node_port")
+    __slots__ = ("namespace", "name", "type", "cluster_ips", "ports", "status", "internal_traffic_policy", "external_traffic_policy", "affinity_s", "traffic_distribution", "source_ranges", "publishes_not_ready", "health_check_node_port", "broken")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +111,7 @@ class Service(_message.Message):
     SOURCE_RANGES_FIELD_NUMBER: _ClassVar[int]
     PUBLISHES_NOT_READY_FIELD_NUMBER: _ClassVar[int]
     HEALTH_CHECK_NODE_PORT_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     type: str
@@ -124,7 +125,8 @@ class Service(_message.Message):
     source_ranges: _containers.RepeatedScalarFieldContainer[str]
     publishes_not_ready: bool
     health_check_node_port: int
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., cluster_ips: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., internal_traffic_policy: _Optional[str] = ..., external_traffic_policy: _Optional[str] = ..., affinity_s: _Optional[int] = ..., traffic_distribution: _Optional[str] = ..., source_ranges: _Optional[_Iterable[str]] = ..., publishes_not_ready: _Optional[bool] = ..., health_check_node_port: _Optional[int] = ...) -> None: ...
+    broken: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., cluster_ips: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., internal_traffic_policy: _Optional[str] = ..., external_traffic_policy: _Optional[str] = ..., affinity_s: _Optional[int] = ..., traffic_distribution: _Optional[str] = ..., source_ranges: _Optional[_Iterable[str]] = ..., publishes_not_ready: _Optional[bool] = ..., health_check_node_port: _Optional[int] = ..., broken: _Optional[str] = ...) -> None: ...
 
 class ServicePort(_message.Message):
     __slots__ = ("name", "protocol", "port", "frontends")

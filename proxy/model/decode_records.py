@@ -5,6 +5,7 @@ into Broken. The rules are kube-proxy's (reference: services 1.1) and networking
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 from sys import intern
 from typing import Any
@@ -17,6 +18,7 @@ from weft.proxy.model.objects import (
     Kind,
     Namespace,
     Need,
+    Network,
     Node,
     Pod,
     Protocol,
@@ -57,6 +59,9 @@ HEADLESS = "service.kubernetes.io/headless"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
+NOBODY = (IPv4Network("255.255.255.255/32"), IPv6Network("::/128"))
+"""Ranges that no client is in."""
+
 BANDWIDTH = ("kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth")
 # Each is put on the pod by the mesh itself; an empty value here: whatever stands there.
 MESH_MARKS = (
@@ -86,6 +91,7 @@ def ref_of(kind: Kind, meta: Meta) -> Ref:
 # --- Services -----------------------------------------------------------------------------------
 def _service(ref: Ref, shape: ServiceShape) -> Service:
     labels, spec = shape.metadata.labels or {}, shape.spec
+    whys: list[str] = []
     return Service(
         ref=ref,
         type=intern(spec.type),
@@ -95,26 +101,48 @@ def _service(ref: Ref, shape: ServiceShape) -> Service:
             for p in spec.ports or ()
         ),
         proxied=PROXY_NAME not in labels,
-        external_ips=tuple(parse_address(text) for text in spec.external_ips or ()),
-        load_balancer_ips=tuple(_load_balancer_ips(shape.status)),
-        source_ranges=tuple(
-            parse_network(text.strip()) for text in spec.load_balancer_source_ranges or ()
+        external_ips=tuple(_addresses("externalIPs", spec.external_ips or (), whys)),
+        load_balancer_ips=tuple(
+            _addresses("status.loadBalancer", _load_balancer_ips(shape.status), whys)
         ),
+        source_ranges=tuple(_source_ranges(spec.load_balancer_source_ranges or (), whys)),
         internal_local=spec.internal_traffic_policy == "Local",
         external_local=spec.external_traffic_policy == "Local",
         affinity_s=_affinity_s(spec),
         health_check_node_port=spec.health_check_node_port,
         publishes_not_ready=spec.publish_not_ready_addresses,
         traffic_distribution=intern(spec.traffic_distribution or ""),
+        broken="; ".join(whys),
     )
 
 
-def _load_balancer_ips(status: ServiceStatusShape | None) -> Iterator[Address]:
+def _addresses(field: str, texts: Iterable[str], whys: list[str]) -> Iterator[Address]:
+    """As kube-proxy: what is no address is left out, the others stay. Why goes to `whys`."""
+    for text in texts:
+        try:
+            yield parse_address(text)
+        except ValueError as error:
+            whys.append(f"{field}: {error}")
+
+
+def _source_ranges(texts: Iterable[str], whys: list[str]) -> Iterator[Network]:
+    """What cannot be read admits nobody. kube-proxy leaves it out, and of a list that has nothing
+    else everybody would be admitted.
+    """
+    for text in texts:
+        try:
+            yield parse_network(text.strip())
+        except ValueError as error:
+            whys.append(f"loadBalancerSourceRanges: {error}")
+            yield from NOBODY
+
+
+def _load_balancer_ips(status: ServiceStatusShape | None) -> Iterator[str]:
     """Of mode Proxy the load balancer wants to see the traffic itself; a hostname is no address."""
     if status is not None and status.load_balancer is not None:
         for ingress in status.load_balancer.ingress or ():
             if ingress.ip and ingress.ip_mode in (None, "VIP"):
-                yield parse_address(ingress.ip)
+                yield ingress.ip
 
 
 def _affinity_s(spec: ServiceSpecShape) -> int:

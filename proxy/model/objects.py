@@ -93,6 +93,8 @@ class Service:
     publishes_not_ready: bool = False
     traffic_distribution: str = ""
     """The endpoint slice controller's to turn into hints; here for people to read."""
+    broken: str = ""
+    """Why some of its addresses or ranges could not be understood; the rest is served."""
 
 
 @dataclass(frozen=True, slots=True)

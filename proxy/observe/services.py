@@ -92,6 +92,7 @@ def _service(reading: Reading, service: Service) -> pb.Service:
         source_ranges=map(str, service.source_ranges),
         publishes_not_ready=service.publishes_not_ready,
         health_check_node_port=service.health_check_node_port,
+        broken=service.broken,
     )
 
 

@@ -101,8 +101,9 @@ class NodeReport:
 
     def _objects(self) -> str:
         broken = [f"{kind} {key}: {why}" for (kind, key), why in self._view.broken.items()]
-        policies = self._view.world.policies()
-        broken += [f"policy {p.ref}: {p.broken}" for p in policies if p.broken]
+        world = self._view.world
+        broken += [f"policy {p.ref}: {p.broken}" for p in world.policies() if p.broken]
+        broken += [f"service {s.ref}: {s.broken}" for s in world.services() if s.broken]
         return _listed(broken, "not understood, what worked stays")
 
     def _node(self) -> str:

@@ -8,7 +8,9 @@ import pytest
 
 from tests.unit.model.objects_json import SLICE, with_field
 from weft.proxy.model.decode import decode
-from weft.proxy.model.objects import Broken, Kind, Protocol, Ref, Service, ServicePort
+from weft.proxy.model.decode_records import NOBODY
+from weft.proxy.model.objects import Kind, Protocol, Ref, Service, ServicePort
+from weft.proxy.plan.services import ranges
 
 
 def read(kind: Kind, manifest: object) -> Any:
@@ -50,6 +52,33 @@ def test_what_exposes_a_service_is_read() -> None:
     assert service.traffic_distribution == "PreferSameZone"
 
 
+def test_one_bad_externalip_or_status_address_costs_itself_alone() -> None:
+    """As in kube-proxy, which logs it and goes on."""
+    service = exposed(externalIPs=["198.51.100.7", "198.51.100.700"])
+    assert service.external_ips == (ip_address("198.51.100.7"),)
+    assert "externalIPs: '198.51.100.700'" in service.broken
+    raw = {
+        "metadata": {"name": "a", "namespace": "b"},
+        "spec": EXPOSED,
+        "status": {"loadBalancer": {"ingress": [{"ip": "nowhere"}, {"ip": "203.0.113.9"}]}},
+    }
+    service = read(Kind.SERVICE, raw)
+    assert service.load_balancer_ips == (ip_address("203.0.113.9"),)
+    assert "status.loadBalancer: 'nowhere'" in service.broken
+
+
+def test_a_bad_source_range_admits_nobody() -> None:
+    service = exposed(loadBalancerSourceRanges=["192.0.2.0/24", "192.0.2.0/33"])
+    assert "loadBalancerSourceRanges" in service.broken
+    assert [str(n) for n in ranges(service, 4)] == ["192.0.2.0/24", "255.255.255.255/32"]
+    alone = exposed(loadBalancerSourceRanges=["everybody"])
+    assert [ranges(alone, version) for version in (4, 6)] == [(NOBODY[0],), (NOBODY[1],)]
+
+
+def test_a_service_without_fault_says_nothing() -> None:
+    assert exposed().broken == ""
+
+
 @pytest.mark.parametrize(
     ("spec", "affinity_s"),
     [
@@ -85,12 +114,6 @@ def test_only_a_load_balancers_addresses_of_mode_vip_are_ours(
     }
     service = read(Kind.SERVICE, raw)
     assert list(map(str, service.load_balancer_ips)) == expected
-
-
-def test_a_source_range_that_cannot_be_read_opens_nothing() -> None:
-    spec = {**EXPOSED, "loadBalancerSourceRanges": ["192.0.2.0/24", "anything"]}
-    raw = {"metadata": {"name": "a", "namespace": "b"}, "spec": spec}
-    assert isinstance(decode(Kind.SERVICE, msgspec.json.encode(raw)), Broken)
 
 
 def test_a_range_of_services_is_read() -> None:
