@@ -77,6 +77,7 @@ class Reason(IntEnum):
     SOURCE_ROUTED = 34
     NO_LOCAL_BACKEND = 35
     SOURCE_RANGE = 36
+    TOO_BIG = 41
 
 
 REASON_DROPS: Final = 16

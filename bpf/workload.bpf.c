@@ -17,6 +17,7 @@
 #include "recent.h"
 #include "refuse.h"
 #include "echo.h"
+#include "narrow.h"
 #include "neighbour.h"
 #include "group.h"
 #include "leave.h"
@@ -71,13 +72,17 @@ static bool is_standing(const struct settings *s, enum flow_path path)
 }
 
 static enum reason go(struct __sk_buff *skb, struct packet *p, const struct settings *s,
-		      const struct workload *dst, const struct prefix *to,
-		      const struct flow *flow, enum flow_path path)
+		      const struct workload *src, const struct workload *dst,
+		      const struct prefix *to, const struct flow *flow, enum flow_path path)
 {
-	if (path == PATH_REDIRECT || path == PATH_HAIRPIN)
+	if (path == PATH_HAIRPIN)
+		return into_pod(skb, p, src);
+	if (path == PATH_REDIRECT)
 		return dst ? into_pod(skb, p, dst) : REASON_NO_WORKLOAD;
-	if (path == PATH_OVERLAY || path == PATH_ENTRY)
+	if (path == PATH_OVERLAY)
 		return into_overlay(skb, p, s);
+	if (path == PATH_ENTRY && flow)
+		return into_entry(skb, p, s, src, flow);
 	if (path == PATH_UPLINK && flow)
 		return into_uplink(p, flow->ifindex);
 	if (path == PATH_DIRECT && to)
@@ -133,8 +138,10 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 	if (path == PATH_REDIRECT && dst && !fits(skb, dst->ifindex))
 		path = PATH_STACK;
 	/* The stack's error must name the pod; it sends what it cuts itself from the VIP. */
-	if (path == PATH_UPLINK && flow && !fits(skb, flow->ifindex))
+	if (path == PATH_UPLINK && flow && !fits(skb, flow->ifindex)) {
+		by_stack();
 		path = PATH_STACK;
+	}
 	reason = hairpin ? admit_hairpin(p, s, flow, src) : admit(p, s, flow, src, dst, path, 0);
 	if (!reason)
 		reason = remember_choice(p);
@@ -142,7 +149,7 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 		reason = translate_packet(skb, p, flow, path);
 	if (reason)
 		return reason;
-	reason = go(skb, p, s, hairpin ? src : dst, to, flow, path);
+	reason = go(skb, p, s, src, dst, to, flow, path);
 	if (flow && !p->translated && !(flow->flags & FLOW_TRANSLATED))
 		note(skb, p, reason, dst);
 	return reason;

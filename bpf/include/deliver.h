@@ -86,22 +86,37 @@ static enum reason into_pod(struct __sk_buff *skb, struct packet *p, const struc
 	return REASON_DELIVERED;
 }
 
-/* To the overlay link; its egress program sets the tunnel's far end. */
-static enum reason into_overlay(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+/* Of the tunnel to where `to` is; 0: the overlay's link says it. No IPv6 packet is cut below. */
+static u32 tunnel_mtu(const struct packet *p, const struct address *to)
 {
-	struct prefix *to;
+	struct prefix *row = prefix_of(to);
 
+	if (!row || !row->mtu)
+		return 0;
+	return p->family == 6 && row->mtu < IPV6_MTU_MIN ? IPV6_MTU_MIN : row->mtu;
+}
+
+/* Whether the tunnel carries it to where `to` is. */
+static bool fits_overlay(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			 const struct address *to)
+{
 	p->mtu = TUNNEL_MTU_MIN;
-	if (skb->len > ETH_HLEN + TUNNEL_MTU_MIN) {
-		to = prefix_of(&p->tuple.dst);
-		p->mtu = to ? to->mtu : 0;
-	}
-	if (!s->overlay_ifindex || !fits(skb, s->overlay_ifindex) ||
-	    !fits_tunnel(skb, p, p->mtu))
-		return REASON_STACK;
+	if (skb->len > ETH_HLEN + TUNNEL_MTU_MIN)
+		p->mtu = tunnel_mtu(p, to);
+	return s->overlay_ifindex && fits(skb, s->overlay_ifindex) && fits_tunnel(skb, p, p->mtu);
+}
+
+/* To the overlay link; its egress program sets the tunnel's far end. */
+static enum reason enter_overlay(struct packet *p, const struct settings *s)
+{
 	p->target = s->overlay_ifindex;
 	p->to_link = TO_LINK;
 	return REASON_TUNNELLED;
+}
+
+static enum reason into_overlay(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	return fits_overlay(skb, p, s, &p->tuple.dst) ? enter_overlay(p, s) : REASON_STACK;
 }
 
 /* To a node on one of our links, which knows its pods' ways on; the kernel finds its MAC. */
@@ -118,6 +133,23 @@ static enum reason into_neighbour(struct __sk_buff *skb, struct packet *p,
 	p->target = remote->ifindex;
 	p->to_link = TO_NEIGHBOUR;
 	return REASON_DIRECT;
+}
+
+static struct north_south *north_south_row(void)
+{
+	u32 zero = 0;
+
+	return north_south.lookup(&zero);
+}
+
+/* To the stack, though its flow is of a client outside: to_uplink looks such up from then on. */
+static enum reason by_stack(void)
+{
+	struct north_south *row = north_south_row();
+
+	if (row && !row->by_stack)
+		row->by_stack = 1;
+	return REASON_STACK;
 }
 
 /* Back out of the uplink that a client is behind; the kernel's route there says by which router. */

@@ -32,6 +32,11 @@
 #define TCP_ACK 0x10
 /* Its upper half: the header's length in words of 4 bytes. */
 #define TCP_DATA_OFFSET 12
+/* RFC 9293 3.2: options, each of a kind and a length but for the first two. */
+#define TCP_OPTION_END 0
+#define TCP_OPTION_NOTHING 1
+#define TCP_OPTION_MSS 2
+#define TCP_OPTION_MSS_BYTES 4
 
 /* RFC 792 and RFC 4443. */
 #define ICMP4_ECHO_REPLY 0
@@ -40,7 +45,9 @@
 #define ICMP4_TIME_EXCEEDED 11
 #define ICMP4_PARAMETER_PROBLEM 12
 #define ICMP4_PORT_UNREACHABLE 3
+#define ICMP4_FRAGMENTATION_NEEDED 4
 #define ICMP6_UNREACHABLE 1
+#define ICMP6_PACKET_TOO_BIG 2
 #define ICMP6_PARAMETER_PROBLEM 4
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
@@ -54,6 +61,7 @@
 #define ICMP6_MLD2_REPORT 143
 #define ICMP6_PORT_UNREACHABLE 4
 
+#define IPV4_DONT_FRAGMENT 0x4000
 #define IPV4_FRAGMENT_MORE 0x2000
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 #define IPV6_FRAGMENT_OFFSET 0xfff8

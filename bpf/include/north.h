@@ -2,10 +2,10 @@
 /*
  * Clients from outside, who reach a Service at an address that leads to this node. Their packets
  * get a backend where they come in and keep their own address: into a pod here, or through the
- * overlay to a pod there; the answer leaves by the uplink that brought the client, from what it
- * dialled. Where no answer would come back this way by itself (another node's own address, a pod
- * without a tunnel), or the backend is this node's own, the stack carries the flow both ways, and
- * to_uplink does what is left to do.
+ * overlay to a pod there, also of a node whose pods are reached without it: only so does the answer
+ * come back here, to leave by the uplink that brought the client, from what it dialled. Where there
+ * is no such way (another node's own address, no overlay), or the backend is this node's own, the
+ * stack carries the flow both ways, and to_uplink does what is left to do.
  */
 #ifndef WEFT_NORTH_H
 #define WEFT_NORTH_H
@@ -13,16 +13,10 @@
 #include "deliver.h"
 #include "echo.h"
 #include "fragment.h"
+#include "narrow.h"
 #include "policy.h"
 #include "refuse.h"
 #include "translate.h"
-
-static struct north_south *north_south_row(void)
-{
-	u32 zero = 0;
-
-	return north_south.lookup(&zero);
-}
 
 /* Whose address is it that nobody can answer to (RFC 1122 3.2.1.3, RFC 4291 2.7)? */
 static bool is_no_client(const struct address *a)
@@ -145,15 +139,17 @@ static enum flow_path way_in(const struct packet *p, const struct settings *s,
 
 	if (dst)
 		return dst->flags & WORKLOAD_NO_REDIRECT ? PATH_STACK : PATH_UPLINK;
-	if (!to || !(to->flags & PREFIX_REMOTE) || (to->flags & PREFIX_DIRECT) ||
-	    !(s->flags & SETTING_OVERLAY))
+	if (!to || !(to->flags & PREFIX_REMOTE) || !(s->flags & SETTING_OVERLAY))
 		return PATH_STACK;
 	from = prefix_of(&p->tuple.src);
 	/* The far end believes no node's address from another node. */
 	return from && (from->flags & (PREFIX_NODE | PREFIX_REMOTE)) ? PATH_STACK : PATH_UPLINK;
 }
 
-/* The client's flow to its backend, as it comes now; NULL: none that this packet goes on with. */
+/*
+ * The client's flow to its backend, as it comes now; NULL: none that this packet goes on with. What
+ * takes the stack goes on so: its backend may know the client by another address.
+ */
 static struct flow *find_client_flow(struct packet *p, const struct settings *s,
 				     const struct workload *dst, enum flow_path path)
 {
@@ -165,28 +161,40 @@ static struct flow *find_client_flow(struct packet *p, const struct settings *s,
 	flow = find_flow(p, s);
 	if (!flow || (dst && !is_held_by(p, flow, dst, false)) || is_dialled_anew(p, flow))
 		return 0;
-	if (flow->path != path)
+	if (flow->path != path && flow->path != PATH_STACK)
 		flow->path = path;
 	if (flow->ifindex != p->came_by)
 		flow->ifindex = p->came_by;
 	return flow;
 }
 
+/* How an admitted packet goes on; REASON_TOO_BIG: not, and that is said of it as it came. */
 static enum reason send_in(struct __sk_buff *skb, struct packet *p, const struct settings *s,
-			   struct north_south *row, const struct workload *dst,
+			   const struct workload *dst, const struct prefix *to,
 			   enum flow_path path)
 {
+	if (path != PATH_UPLINK)
+		return REASON_STACK;
+	if (dst)
+		return fits(skb, dst->ifindex) ? REASON_DELIVERED : REASON_STACK;
+	return to ? into_tunnel(skb, p, s, &p->tuple.dst, !(to->flags & PREFIX_DIRECT))
+		  : REASON_STACK;
+}
+
+static enum reason bring_on(struct __sk_buff *skb, struct packet *p, struct north_south *row,
+			    const struct workload *dst, enum reason way)
+{
+	enum reason reason = remember_choice(p);
+
 	if (!row->translated)
 		row->translated = 1;
-	if (path == PATH_UPLINK) {
-		if (!dst && into_overlay(skb, p, s) == REASON_TUNNELLED)
-			return REASON_TUNNELLED;
-		if (dst && fits(skb, dst->ifindex))
-			return into_pod(skb, p, dst);
-	}
-	if (!row->by_stack)
-		row->by_stack = 1;
-	return REASON_STACK;
+	if (way == REASON_STACK)
+		by_stack();
+	if (!reason)
+		reason = rewrite(skb, p, &p->out, &p->tuple);
+	if (reason)
+		return reason;
+	return way == REASON_DELIVERED && dst ? into_pod(skb, p, dst) : way;
 }
 
 static enum reason bring_in(struct __sk_buff *skb, struct packet *p, const struct settings *s,
@@ -201,12 +209,15 @@ static enum reason bring_in(struct __sk_buff *skb, struct packet *p, const struc
 	if (to && (to->flags & PREFIX_LOCAL) && !is_own_gateway(s, &p->tuple.dst))
 		return REASON_NO_WORKLOAD;
 	flow = find_client_flow(p, s, dst, path);
+	if (flow)
+		path = flow->path;
 	reason = admit(p, s, flow, 0, dst, path, 0);
-	if (!reason)
-		reason = remember_choice(p);
-	if (!reason)
-		reason = rewrite(skb, p, &p->out, &p->tuple);
-	return reason ? reason : send_in(skb, p, s, row, dst, path);
+	if (reason)
+		return reason;
+	reason = send_in(skb, p, s, dst, to, path);
+	if (reason == REASON_TOO_BIG)
+		return tell_client(skb, p);
+	return reason >= REASON_DROPS ? reason : bring_on(skb, p, row, dst, reason);
 }
 
 /* What an uplink brought for no pod's address: to a backend where it is for a Service. */
@@ -280,6 +291,9 @@ static enum reason answer_client(struct __sk_buff *skb, struct packet *p,
 
 	if (!flow || flow->path != PATH_UPLINK || !is_reply(p, flow))
 		return p->fragment == FRAGMENT_LATER ? REASON_FRAGMENT_UNKNOWN : REASON_NO_WORKLOAD;
+	/* The stack's error must name the pod; to_uplink puts the VIP into what the stack cuts. */
+	if (!fits(skb, flow->ifindex))
+		return by_stack();
 	reason = answer_outside(skb, p, s, flow);
 	return reason == REASON_ANSWERED ? into_uplink(p, flow->ifindex) : reason;
 }

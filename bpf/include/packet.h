@@ -81,7 +81,8 @@ struct packet {
 	u8 was_held;	/* comes once more, out of the hold link */
 	u8 is_copy;	/* what ends here nobody misses: the packet went on, or is the kernel's */
 	u8 again;	/* `target` is the link that gets it once more */
-	u8 pad[5];
+	u8 may_cut;	/* IPv4 that routers may fragment */
+	u8 pad[4];
 	u64 buffer[16]; /* headers under construction */
 };
 

@@ -257,6 +257,7 @@ static enum reason parse_ipv4(struct __sk_buff *skb, struct packet *p, struct ip
 		p->fragment = FRAGMENT_LATER;
 	else if (fragment & IPV4_FRAGMENT_MORE)
 		p->fragment = FRAGMENT_FIRST;
+	p->may_cut = !(fragment & IPV4_DONT_FRAGMENT);
 	p->fragment_id = ip->id;
 	if (header > sizeof(*ip)) {
 		if (has_source_route(skb, l3 + sizeof(*ip), p->l4))

@@ -26,9 +26,9 @@ static void follow_entry(const struct packet *p, struct flow *flow)
 static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *dst, enum flow_path came)
 {
-	bool by_stack = dst->flags & WORKLOAD_NO_REDIRECT;
+	bool stacked = dst->flags & WORKLOAD_NO_REDIRECT;
 	/* An answer that must go back through the tunnel cannot take the stack. */
-	enum flow_path path = by_stack && came != PATH_ENTRY ? PATH_STACK : came;
+	enum flow_path path = stacked && came != PATH_ENTRY ? PATH_STACK : came;
 	enum reason reason;
 	struct flow *flow;
 
@@ -48,7 +48,7 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 	if (reason)
 		return reason;
 	/* What takes the stack gets its VIP back in to_pod. */
-	if (path == PATH_STACK || (by_stack && came == PATH_ENTRY) || !fits(skb, dst->ifindex))
+	if (path == PATH_STACK || (stacked && came == PATH_ENTRY) || !fits(skb, dst->ifindex))
 		return REASON_STACK;
 	if (flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
 		reason = restore_vip(skb, p, flow);

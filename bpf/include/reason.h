@@ -40,6 +40,7 @@ enum reason {
 	REASON_SOURCE_ROUTED = 34, /* names routers on its way: where it ends nothing could judge */
 	REASON_NO_LOCAL_BACKEND = 35, /* policy Local: endpoints elsewhere, none on this node */
 	REASON_SOURCE_RANGE = 36, /* its client is not within the load balancer's source ranges */
+	REASON_TOO_BIG = 41, /* of a client outside: answered with what its tunnel carries */
 	REASON_COUNT = 64,
 };
 

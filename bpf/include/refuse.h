@@ -1,36 +1,48 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * "Nobody is there", said at once: the packet itself becomes a TCP RST or an ICMP port
- * unreachable, from the address it was for, and goes back into its pod, or out of the uplink that
- * brought it. What cannot be answered (fragments, headers with options, RST, ICMP errors) is dropped.
+ * What a sender is told at once: the packet itself becomes its answer, from the address it was for,
+ * and goes back into its pod, or out of the uplink that brought it. "Nobody is there" is a TCP RST
+ * or an ICMP port unreachable, "too long" an ICMP error with what fits. What cannot be answered
+ * (headers with options, RST, ICMP errors, fragments but an IPv6 datagram's first) is dropped.
  */
 #ifndef WEFT_REFUSE_H
 #define WEFT_REFUSE_H
 
 #include "deliver.h"
 #include "parse.h"
+#include "rewrite.h"
 
 #define REPLY_HOPS 64
 #define QUOTED_TRANSPORT 8 /* RFC 792: of the datagram's data */
+/* TCP's header whole, or IPv6's fragment header and UDP's. */
+#define QUOTED_MOST 20
 
 struct pseudo_tail {
 	__be32 length;
 	__be32 proto;
 };
 
-struct refusal4 {
+struct error4 {
 	struct iphdr ip;
 	struct icmp_head icmp;
-	u8 quote[sizeof(struct iphdr) + QUOTED_TRANSPORT];
+	u8 quote[sizeof(struct iphdr) + QUOTED_MOST];
 };
 
-struct refusal6 {
+struct error6 {
 	struct ipv6hdr ip;
 	struct icmp_head icmp;
-	u8 quote[sizeof(struct ipv6hdr) + QUOTED_TRANSPORT];
+	u8 quote[sizeof(struct ipv6hdr) + QUOTED_MOST];
 };
 
-_Static_assert(sizeof(struct refusal6) <= sizeof(((struct packet *)0)->buffer), "fits");
+_Static_assert(sizeof(struct error6) <= sizeof(((struct packet *)0)->buffer), "fits");
+
+/* transport: how many bytes it quotes behind the network header; mtu: 0 where it names none. */
+struct complaint {
+	u8 type;
+	u8 code;
+	u16 mtu;
+	u32 transport;
+};
 
 static u16 fold(u64 sum)
 {
@@ -140,53 +152,119 @@ static long make_room(struct __sk_buff *skb, u32 quoted, u32 bytes)
 	       bpf_skb_adjust_room(skb, bytes, BPF_ADJ_ROOM_MAC, 0);
 }
 
-static enum reason refuse_icmp4(struct __sk_buff *skb, struct packet *p)
+/*
+ * The checksum that a quoted transport header has is anything: nobody verifies a cut packet's. If
+ * the packet's was partial, who sends the answer puts there what makes the header's sum ~stored;
+ * so that this changes nothing that the error's own checksum covers, the sum is that already.
+ */
+static void settle_checksum(const struct packet *p, u8 *transport, u32 bytes)
 {
-	struct refusal4 *answer = (void *)p->buffer;
-	u32 head = sizeof(answer->ip) + sizeof(answer->icmp);
-	u32 covered = sizeof(answer->icmp) + sizeof(answer->quote);
+	u32 at = checksum_offset(p->tuple.proto);
+	__sum16 *checksum = (void *)(transport + at);
+	u32 rest;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, answer->quote, sizeof(answer->quote)))
+	if (p->fragment || !at || at + sizeof(*checksum) > bytes)
+		return;
+	*checksum = 0;
+	rest = (u16)~fold((u32)bpf_csum_diff(0, 0, (__be32 *)transport, bytes, 0));
+	*checksum = (rest & 1 ? rest + 0xffff : rest) / 2;
+}
+
+static void fill_icmp(struct icmp_head *icmp, const struct complaint *why)
+{
+	__builtin_memset(icmp, 0, sizeof(*icmp));
+	icmp->type = why->type;
+	icmp->code = why->code;
+	icmp->sequence = BE16(why->mtu);
+}
+
+static enum reason become_error4(struct __sk_buff *skb, struct packet *p,
+				 const struct complaint *why)
+{
+	struct error4 *answer = (void *)p->buffer;
+	u32 head = sizeof(answer->ip) + sizeof(answer->icmp);
+	u32 quoted = sizeof(answer->ip) + why->transport, covered = sizeof(answer->icmp) + quoted;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, answer->quote, quoted))
 		return REASON_HELPER_FAILED;
+	settle_checksum(p, answer->quote + sizeof(answer->ip), why->transport);
 	answer_ip4(p, &answer->ip, IPPROTO_ICMP, covered);
-	__builtin_memset(&answer->icmp, 0, sizeof(answer->icmp));
-	answer->icmp.type = ICMP4_UNREACHABLE;
-	answer->icmp.code = ICMP4_PORT_UNREACHABLE;
-	answer->icmp.checksum = ~fold(bpf_csum_diff(0, 0, (__be32 *)&answer->icmp, covered, 0));
-	if (make_room(skb, sizeof(answer->quote), head) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN, answer, head, 0))
+	fill_icmp(&answer->icmp, why);
+	answer->icmp.checksum = ~fold((u32)bpf_csum_diff(0, 0, (__be32 *)&answer->icmp, covered, 0));
+	if (make_room(skb, quoted, head) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, answer, head + quoted, 0))
 		return REASON_HELPER_FAILED;
 	return REASON_NONE;
 }
 
-static enum reason refuse_icmp6(struct __sk_buff *skb, struct packet *p)
+static enum reason become_error6(struct __sk_buff *skb, struct packet *p,
+				 const struct complaint *why)
 {
-	struct refusal6 *answer = (void *)p->buffer;
+	struct error6 *answer = (void *)p->buffer;
 	u32 head = sizeof(answer->ip) + sizeof(answer->icmp);
-	u32 covered = sizeof(answer->icmp) + sizeof(answer->quote);
+	u32 quoted = sizeof(answer->ip) + why->transport, covered = sizeof(answer->icmp) + quoted;
 	u64 sum = pseudo_sum(p, IPPROTO_ICMPV6, covered);
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, answer->quote, sizeof(answer->quote)))
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, answer->quote, quoted))
 		return REASON_HELPER_FAILED;
+	settle_checksum(p, answer->quote + sizeof(answer->ip), why->transport);
 	answer_ip6(p, &answer->ip, IPPROTO_ICMPV6, covered);
-	__builtin_memset(&answer->icmp, 0, sizeof(answer->icmp));
-	answer->icmp.type = ICMP6_UNREACHABLE;
-	answer->icmp.code = ICMP6_PORT_UNREACHABLE;
+	fill_icmp(&answer->icmp, why);
 	sum += (u32)bpf_csum_diff(0, 0, (__be32 *)&answer->icmp, covered, 0);
 	answer->icmp.checksum = ~fold(sum);
-	if (make_room(skb, sizeof(answer->quote), head) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN, answer, head, 0))
+	if (make_room(skb, quoted, head) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, answer, head + quoted, 0))
 		return REASON_HELPER_FAILED;
 	return REASON_NONE;
+}
+
+static enum reason refuse_icmp(struct __sk_buff *skb, struct packet *p)
+{
+	struct complaint why = {.transport = QUOTED_TRANSPORT};
+
+	if (p->family == 4) {
+		why.type = ICMP4_UNREACHABLE;
+		why.code = ICMP4_PORT_UNREACHABLE;
+		return become_error4(skb, p, &why);
+	}
+	why.type = ICMP6_UNREACHABLE;
+	why.code = ICMP6_PORT_UNREACHABLE;
+	return become_error6(skb, p, &why);
+}
+
+static enum reason become_too_big(struct __sk_buff *skb, struct packet *p, u32 mtu)
+{
+	struct complaint why = {.mtu = mtu, .transport = QUOTED_MOST};
+
+	if (p->family == 4) {
+		why.type = ICMP4_UNREACHABLE;
+		why.code = ICMP4_FRAGMENTATION_NEEDED;
+		return become_error4(skb, p, &why);
+	}
+	why.type = ICMP6_PACKET_TOO_BIG;
+	return become_error6(skb, p, &why);
+}
+
+static u32 plain_headers(const struct packet *p)
+{
+	return ETH_HLEN + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
 }
 
 static bool is_answerable(const struct packet *p)
 {
-	u32 plain = ETH_HLEN + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
-
-	if (p->l4 != plain || p->fragment || p->end < p->l4 + QUOTED_TRANSPORT)
+	if (p->l4 != plain_headers(p) || p->fragment || p->end < p->l4 + QUOTED_TRANSPORT)
 		return false;
 	return !(p->tcp_flags & TCP_RST) && !is_icmp_error(p);
+}
+
+/* Whose sender can be told that it is too long: the quote has its ports. */
+static bool is_measurable(const struct packet *p)
+{
+	u32 headers = plain_headers(p);
+
+	if (p->family == 6 && p->fragment == FRAGMENT_FIRST)
+		headers += sizeof(struct extension);
+	return p->l4 == headers && p->fragment != FRAGMENT_LATER && !is_icmp_error(p);
 }
 
 /* Makes the packet its own answer. */
@@ -194,7 +272,7 @@ static enum reason become_refusal(struct __sk_buff *skb, struct packet *p)
 {
 	if (p->tuple.proto == IPPROTO_TCP)
 		return refuse_tcp(skb, p);
-	return p->family == 4 ? refuse_icmp4(skb, p) : refuse_icmp6(skb, p);
+	return refuse_icmp(skb, p);
 }
 
 /* Back to a pod. Always REASON_NO_BACKEND; with p->target set the packet is its own answer. */

@@ -35,6 +35,7 @@ MEANINGS = {
     Reason.NO_SERVICE: "an address of a Service range that no Service has",
     Reason.NEIGHBOUR_SPOOFED: "ARP or neighbour discovery that claims another's address or MAC",
     Reason.SOURCE_ROUTED: "a packet that names the routers on its way",
+    Reason.TOO_BIG: "longer than the tunnel of a client outside carries; its sender is told",
     Reason.NO_LOCAL_BACKEND: "a Service of policy Local without an endpoint on this node",
     Reason.SOURCE_RANGE: "a client outside of a Service's loadBalancerSourceRanges",
     Reason.TUNNEL_FORGED: "a pod's packet to where nodes end their tunnels or ask each other",

@@ -27,13 +27,18 @@ def link_mtu_bytes(world: World, version: int) -> int:
     return _mtu_bytes(underlay_link(world, version))
 
 
+def between_mtu_bytes(world: World, version: int) -> int:
+    """The largest packet of a tunnel of one IP version, as far as this node's link says."""
+    return _between_bytes(world, underlay_link(world, version))
+
+
 def overlay_mtu_bytes(world: World) -> int:
     """The largest inner packet: beyond it the kernel drops without a word.
 
     One device carries the tunnels of both underlay families: the least that one of them leaves.
     """
     return min(
-        _between_bytes(world, underlay_link(world, version)) - VXLAN_BYTES[version]
+        between_mtu_bytes(world, version) - VXLAN_BYTES[version]
         for version in tunnel_versions(world) or _first_version(world)
     )
 

@@ -13,7 +13,7 @@ from weft.proxy.model.objects import Kind, Network, Node, Record, ServiceCIDR
 from weft.proxy.model.owners import claimant
 from weft.proxy.model.world import Change, World
 from weft.proxy.plan.node import covering, pod_cidrs_of
-from weft.proxy.plan.path_mtu import resized, tunnel_mtu_bytes
+from weft.proxy.plan.path_mtu import alters_every_end, end_mtu_bytes, resized, tunnel_mtu_bytes
 from weft.proxy.plan.reach import Direct, Tunnel, alters_every_reach, reach
 from weft.proxy.plan.rows import Planner, Row, prefix_key
 
@@ -33,7 +33,9 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         or (network in _named(world) and not _inside_pod_cidr(world, network))
     ):
         flags = _flags(world, network)
-        yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags, 0, 0).pack())
+        is_end = flags & PrefixFlag.NODE
+        mtu_bytes = end_mtu_bytes(world, network.network_address) if is_end else 0
+        yield Row("prefixes", prefix_key(network), Prefix(UNSPECIFIED, flags, 0, mtu_bytes).pack())
 
 
 def _named(world: World) -> set[Network]:
@@ -85,7 +87,8 @@ def _pod_prefix(world: World, node: Node, network: Network) -> Prefix:
     flags = PrefixFlag.REMOTE | _POD
     match reach(world, node, network.version):
         case Direct(next_hop, _, ifindex):
-            return Prefix(next_hop, flags | PrefixFlag.DIRECT, ifindex, 0)
+            mtu_bytes = end_mtu_bytes(world, next_hop)
+            return Prefix(next_hop, flags | PrefixFlag.DIRECT, ifindex, mtu_bytes)
         case Tunnel(end):
             mtu_bytes = tunnel_mtu_bytes(world, end, network.version)
             return Prefix(end, flags, 0, mtu_bytes)
@@ -99,12 +102,14 @@ def _inside_pod_cidr(world: World, network: Network) -> bool:
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
-    if alters_every_reach(change, before, after):
+    if alters_every_reach(change, before, after) or alters_every_end(change, before, after):
         return {*_all_keys(before), *_all_keys(after)}
     if change.kind is Kind.SERVICE_CIDR:
         moved = set(_ranges(change.before)) ^ set(_ranges(change.after))
         inner = _named(after) | _addresses(*after.nodes())
         return moved | {n for n in inner if not moved.isdisjoint(covering(n))}
+    if change.kind is Kind.PATH_MTU:
+        return resized(change, before, after) | {ip_network(cast(str, change.key))}
     if change.kind is not Kind.NODE:
         return resized(change, before, after)
     cidrs = resized(change, before, after)

@@ -11,7 +11,13 @@ from immutables import Map
 
 from weft.proxy.model.objects import Address, Kind, Network, Node, PathMtu, Record
 from weft.proxy.model.world import Change, Key, World
-from weft.proxy.plan.mtu import VXLAN_BYTES, alters_tunnels, link_mtu_bytes, overlay_mtu_bytes
+from weft.proxy.plan.mtu import (
+    VXLAN_BYTES,
+    alters_tunnels,
+    between_mtu_bytes,
+    link_mtu_bytes,
+    overlay_mtu_bytes,
+)
 from weft.proxy.plan.node import NEVER_UPLINKS
 from weft.proxy.plan.reach import Tunnel, reaches
 from weft.proxy.plan.uplinks import is_uplink
@@ -31,6 +37,25 @@ def tunnel_mtu_bytes(world: World, end: Address, version: int) -> int:
     return fits if fits < overlay_mtu_bytes(world) else 0
 
 
+def end_mtu_bytes(world: World, end: Address) -> int:
+    """The longest packet through a tunnel to a node's address, whatever the overlay's link carries:
+    clients from outside are brought through such to nodes that pods reach without; 0: no overlay.
+    """
+    if not world.settings.has_overlay:
+        return 0
+    learned, carries = world.path_mtu(end), between_mtu_bytes(world, end.version)
+    if learned is not None:
+        carries = min(carries, learned.mtu_bytes)
+    return max(carries - VXLAN_BYTES[end.version], _LEAST_BYTES[4])
+
+
+def alters_every_end(change: Change, before: World, after: World) -> bool:
+    """Whether a change moves what this node's links carry to every end."""
+    if not after.settings.has_overlay or not _is_own(change, before, after):
+        return False
+    return any(between_mtu_bytes(before, v) != between_mtu_bytes(after, v) for v in (4, 6))
+
+
 def resized(change: Change, before: World, after: World) -> set[Network]:
     """The podCIDRs whose tunnels' limits a change may alter, but for news of their own node."""
     if change.kind is Kind.PATH_MTU:
@@ -45,11 +70,14 @@ def resized(change: Change, before: World, after: World) -> set[Network]:
 
 def _alters_overlay(change: Change, before: World, after: World) -> bool:
     """Whether the overlay's own size may move."""
+    return _is_own(change, before, after) or alters_tunnels(change, before, after)
+
+
+def _is_own(change: Change, before: World, after: World) -> bool:
+    """Whether it is news of this node's links or addresses."""
     if change.kind is Kind.LINK:
         return change.key not in NEVER_UPLINKS
-    if change.kind is not Kind.NODE:
-        return False
-    return before.own_node() != after.own_node() or alters_tunnels(change, before, after)
+    return change.kind is Kind.NODE and before.own_node() != after.own_node()
 
 
 def routed_ends(world: World) -> Mapping[Address, int]:

@@ -26,11 +26,14 @@ class Side(StrEnum):
 
 
 class Reach(StrEnum):
-    """How the nodes reach each other's pods; a cell without one is alike in both."""
+    """How the nodes reach each other's pods, or whether an overlay is there, used for that or not;
+    a cell without one is alike in all."""
 
     ANY = ""
     TUNNEL = "tunnel"
     DIRECT = "direct"
+    OVERLAY = "overlay"
+    NO_OVERLAY = "no overlay"
 
 
 class Seen(StrEnum):
@@ -154,9 +157,9 @@ CELLS = (
     Cell(Side.OTHER_NODE, Side.NODE, Reach.ANY, _NOBODY, _UNTOUCHED, Seen.SENDER),
     Cell(Side.OUTSIDE, Side.POD_HERE, Reach.ANY, "to_pod: ingress", _COMES_IN, Seen.SENDER),
     Cell(Side.OUTSIDE, Side.VIP_HERE, Reach.ANY, "from_uplink: ingress", _ENTERS, Seen.SENDER),
-    Cell(Side.OUTSIDE, Side.VIP_THERE, Reach.TUNNEL, "there from_overlay: ingress",
+    Cell(Side.OUTSIDE, Side.VIP_THERE, Reach.OVERLAY, "there from_overlay: ingress",
          _ENTERS_TUNNEL, Seen.SENDER),
-    Cell(Side.OUTSIDE, Side.VIP_THERE, Reach.DIRECT, "there to_pod: ingress, as the node",
+    Cell(Side.OUTSIDE, Side.VIP_THERE, Reach.NO_OVERLAY, "there to_pod: ingress, as the node",
          _ENTERS_DIRECT, Seen.ENTRY),
     Cell(Side.OUTSIDE, Side.VIP_NODE, Reach.ANY, _NOBODY, _ENTERS_NODE, Seen.SENDER),
     Cell(Side.OUTSIDE, Side.NODE, Reach.ANY, _NOBODY, _UNTOUCHED, Seen.SENDER),

@@ -53,7 +53,7 @@ class Stage:
 
     def seen(self, place: str, version: int) -> str:
         """The source that a backend sees: one whose answer would pass the node by sees that."""
-        masked = place == "other" or (place == "there" and self.lab.mode in ("direct", "auto"))
+        masked = place == "other" or (place == "there" and self.lab.mode == "direct")
         outside = self.lab.outside[version == 6]
         return str(self.address_of("own", version)) if masked else outside
 

@@ -29,11 +29,11 @@ VIPS = {
 }
 NOBODY = {4: "10.96.1.3", 6: "fd00:10:96::1:3"}
 VIP_PORT = 80
-REACH = {
-    "vxlan": Reach.TUNNEL,
-    "bridge": Reach.TUNNEL,
-    "direct": Reach.DIRECT,
-    "auto": Reach.DIRECT,
+REACHES = {
+    "vxlan": {Reach.ANY, Reach.TUNNEL, Reach.OVERLAY},
+    "bridge": {Reach.ANY, Reach.TUNNEL, Reach.OVERLAY},
+    "direct": {Reach.ANY, Reach.DIRECT, Reach.NO_OVERLAY},
+    "auto": {Reach.ANY, Reach.DIRECT, Reach.OVERLAY},
 }
 FAMILIES = {"dual": (4, 6), "ipv4-only": (4,), "ipv6-only": (6,)}
 # The programs that a flow between pods and nodes meets; uplinks see the lab's other traffic too.
@@ -44,11 +44,11 @@ WATCHED = ("from_pod", "to_pod", "from_overlay", "to_overlay")
 # (mode, families) of a lab, and the version and cell that are walked in it.
 CASES = [
     ((mode, name), version, cell)
-    for mode in REACH
+    for mode in REACHES
     for name, families in FAMILIES.items()
     for version in families
     for cell in CELLS
-    if cell.reach in (Reach.ANY, REACH[mode])
+    if cell.reach in REACHES[mode]
 ]
 
 

@@ -19,13 +19,15 @@ ECHO_REPLY = {4: 0, 6: 129}
 UNREACHABLE = {4: 3, 6: 1}
 PORT_UNREACHABLE = {4: 3, 6: 4}
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
-_MORE_FRAGMENTS = 0x2000
+TOO_BIG = {4: (3, 4), 6: (2, 0)}
+_DONT_FRAGMENT, _MORE_FRAGMENTS = 0x4000, 0x2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
     """One IP packet in an Ethernet frame. data: what follows the transport header, of ICMP what
     follows its checksum. sport, dport: of ICMP its type and code. offset: of a fragment, in bytes.
+    whole: IPv4 that no router may fragment. tcp_options: in words of 4 bytes.
     checksums_hold: of a packet that was read, its own and not what it embeds."""
 
     src: Address
@@ -40,6 +42,8 @@ class Packet:
     eth_src: bytes = bytes(6)
     eth_dst: bytes = bytes(6)
     options: bytes = b""
+    tcp_options: bytes = b""
+    whole: bool = False
     more: bool = False
     offset: int = 0
     ident: int = 0
@@ -61,8 +65,9 @@ class Packet:
         if self.offset:
             return self.data
         if self.proto == TCP:
-            numbers = (self.sport, self.dport, self.sequence, self.acknowledged, 0x50, self.flags)
-            head, at = struct.pack("!HHIIBBHHH", *numbers, 64000, 0, 0), 16
+            length = 0x50 + len(self.tcp_options) * 4
+            numbers = (self.sport, self.dport, self.sequence, self.acknowledged, length, self.flags)
+            head, at = struct.pack("!HHIIBBHHH", *numbers, 64000, 0, 0) + self.tcp_options, 16
         elif self.proto == UDP:
             head = struct.pack("!HHHH", self.sport, self.dport, 8 + len(self.data), 0)
             at = 6
@@ -89,6 +94,7 @@ class Packet:
     def _ipv4(self) -> bytes:
         body, words = self.transport, 5 + len(self.options) // 4
         fragment = (_MORE_FRAGMENTS if self.more else 0) | self.offset // 8
+        fragment |= _DONT_FRAGMENT if self.whole else 0
         head = struct.pack(
             "!BBHHHBBH4s4s",
             *(0x40 | words, 0, words * 4 + len(body), self.ident, fragment),
@@ -167,6 +173,7 @@ def read_network(data: bytes, version: int) -> Packet:
             proto=data[9],
             hops=data[8],
             ident=_u16(data, 4),
+            whole=bool(_u16(data, 6) & _DONT_FRAGMENT),
             more=bool(_u16(data, 6) & _MORE_FRAGMENTS),
             offset=(_u16(data, 6) & 0x1FFF) * 8,
             checksums_hold=checksum(head) == 0,
@@ -199,6 +206,7 @@ def _with_transport(base: Packet, body: bytes) -> Packet:
             flags=body[13],
             sequence=sequence,
             acknowledged=acknowledged,
+            tcp_options=body[20 : (body[12] >> 4) * 4],
             data=body[(body[12] >> 4) * 4 :],
         )
     elif base.proto == UDP:

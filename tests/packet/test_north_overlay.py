@@ -8,27 +8,35 @@ from tests.packet.packets import ACK, TCP, UDP, Packet, read, unreachable
 from tests.packet.runner import Action, Outcome
 from tests.packet.scene import HOST_MAC, MAC_A, MAC_B, OTHER_LINK, UPLINK, Scene, answer
 from tests.packet.wire import Wire
-from weft.bpf.layout import Direction, FlowPath, PrefixFlag, Reason
+from weft.bpf.layout import Direction, FlowPath, PrefixFlag, Reason, SettingFlag
 
 UPLINK_MAC = bytes(6)
 BOTH = pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 
 
-@pytest.fixture
-def entry(scene: Scene) -> Scene:
-    """The VIP leads to this node; its backend is c, a pod of the node at peer_node."""
+@pytest.fixture(params=["tunnel", "direct"])
+def entry(scene: Scene, request: pytest.FixtureRequest) -> Scene:
+    """The VIP leads to this node; its backend is c, a pod of the node at peer_node, whose pods are
+    reached by a tunnel or without."""
     scene.uplink()
     scene.local_range()
-    scene.remote_range()
+    if request.param == "direct":
+        scene.direct_range()
+    else:
+        scene.remote_range()
     node_address(scene)
     return scene
 
 
 @pytest.fixture
-def far(entry: Scene) -> Scene:
+def far(scene: Scene) -> Scene:
     """a is a pod here; the client enters at the other node."""
-    entry.pod(entry.at.a, ifindex=OTHER_LINK)
-    return entry
+    scene.uplink()
+    scene.local_range()
+    scene.direct_range()
+    node_address(scene)
+    scene.pod(scene.at.a, ifindex=OTHER_LINK)
+    return scene
 
 
 def node_address(scene: Scene) -> None:
@@ -73,6 +81,33 @@ def test_a_node_that_is_a_client_is_masqueraded_on_its_way_to_another_nodes_pod(
     assert outcome.reason is Reason.TUNNELLED
     masked = read(outcome.packet)
     assert (masked.src, masked.dst, masked.checksums_hold) == (entry.at.gateway, entry.at.c, True)
+
+
+@BOTH
+def test_without_an_overlay_the_entry_node_stands_for_the_client(scene: Scene, proto: int) -> None:
+    scene.settings(overlay_ifindex=0, flags=SettingFlag.MASQUERADE)
+    scene.uplink()
+    scene.direct_range(OTHER_LINK)
+    scene.service(proto, scene.at.c)
+    outcome = arrive(scene, from_client(scene, proto))
+    assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.STACK)
+    outcome = scene.node.run("to_uplink", outcome.packet, received_on=OTHER_LINK)
+    assert outcome.reason is Reason.MASQUERADED
+    assert read(outcome.packet).src == scene.at.uplink
+
+
+def test_a_connection_that_is_masqueraded_stays_so_when_there_is_an_overlay(scene: Scene) -> None:
+    """Its backend knows it by the entry node's address."""
+    scene.settings(overlay_ifindex=0, flags=SettingFlag.MASQUERADE)
+    scene.uplink()
+    scene.direct_range(OTHER_LINK)
+    scene.service(TCP, scene.at.c)
+    sent = from_client(scene, TCP)
+    arrive(scene, sent)
+    scene.settings()
+    outcome = arrive(scene, replace(sent, flags=ACK))
+    assert (outcome.action, outcome.reason) == (Action.NEXT, Reason.STACK)
+    assert arrive(scene, replace(sent, sport=4001)).reason is Reason.TUNNELLED
 
 
 @BOTH

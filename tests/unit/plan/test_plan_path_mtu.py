@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from tests.unit.plan.law import change
-from tests.unit.plan.test_plan_mtu import FAR4, FAR6, NEAR4, OWN4, OWN6, node, world_of
+from tests.unit.plan.test_plan_mtu import FAR4, FAR6, NEAR4, NEAR6, OWN4, OWN6, node, world_of
 from weft.bpf.layout import Prefix
 from weft.proxy.model.objects import Address, Kind, Network, PathMtu
 from weft.proxy.model.world import Mode, Settings, World
@@ -56,9 +56,31 @@ def test_only_the_node_behind_the_narrow_link_is_limited() -> None:
     assert limits(world, ip_network("10.244.3.0/24")) == (1350, 1350)
 
 
-def test_a_neighbour_without_a_tunnel_is_not_limited() -> None:
-    world = world_of(node("n1", OWN4), node("n2", NEAR4))
-    assert limits(learned(world, NEAR4, 1400), CIDR4) == (0, 0)
+def size_of_end(world: World, end: str) -> int:
+    (row,) = nodes.PLANNER.rows(world, ip_network(end))
+    assert isinstance(row.value, bytes)
+    return Prefix.unpack(row.value).mtu
+
+
+@pytest.mark.parametrize(("own", "near", "inner"), [(OWN4, NEAR4, 1450), (OWN6, NEAR6, 1430)])
+def test_to_a_neighbour_only_clients_from_outside_are_limited_by_a_tunnel(
+    own: str, near: str, inner: int
+) -> None:
+    world, cidr = world_of(node("n1", own), node("n2", near)), CIDR4 if "." in own else CIDR6
+    assert limits(world, cidr) == (inner, 0)
+    assert limits(learned(world, near, 1400), cidr) == (inner - 100, 0)
+    assert limits(world_of(node("n1", own), node("n2", near), of=Mode.DIRECT), cidr) == (0, 0)
+
+
+@pytest.mark.parametrize(("end", "inner"), [(FAR4, 1450), (FAR6, 1430)])
+def test_a_nodes_address_says_what_a_tunnel_to_it_carries(end: str, inner: int) -> None:
+    world = world_of(node("n1", OWN4, OWN6), node("n2", FAR4, FAR6))
+    assert size_of_end(world, end) == inner
+    assert size_of_end(learned(world, end, 1400), end) == inner - 100
+    named = Settings("n1", path_mtu_bytes=1300)
+    assert size_of_end(world_of(node("n1", OWN4), node("n2", FAR4), of=named), FAR4) == 1250
+    direct = world_of(node("n1", OWN4), node("n2", FAR4), of=Mode.DIRECT)
+    assert size_of_end(direct, FAR4) == 0
 
 
 def ends(world: World) -> dict[Address, int]:
