@@ -22,6 +22,7 @@ SERVICE_NETWORK4 = IPv4Network("10.96.0.0/16")
 # The API server takes at most 20 bits of IPv6 Service addresses.
 SERVICE_NETWORK6 = IPv6Network("fd00:96::/108")
 API_PORT = 6443
+_ZONES = 3
 # Off the nodes' link, behind their default route: what a pod sees as the outside world.
 OUTSIDE4 = IPv4Address("198.51.100.1")
 OUTSIDE6 = IPv6Address("2001:db8:51::1")
@@ -69,17 +70,14 @@ API_URL = f"https://{API_ADDRESS.v4}:{API_PORT}"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: its Kubernetes name, its namespace and its addresses. Each is a zone of its own."""
+    """One node: its Kubernetes name, zone, namespace and addresses."""
 
     name: str
     namespace: str
     address: Address
     state: Path
     cgroup: str
-
-    @property
-    def zone(self) -> str:
-        return f"zone-{self.name}"
+    zone: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +128,7 @@ class Cluster:
                 address=_host(10 + number),
                 state=self.state / name,
                 cgroup=f"{self.cgroup}/{name}",
+                zone=f"zone-{(number - 1) % _ZONES + 1}",
             )
 
     def save(self) -> None:

@@ -58,8 +58,8 @@ SKIPS = (
 SELF_SKIPS = (
     Skip(r"DNS for the cluster \[Provider:GCE\]", "Google's cloud only"),
     Skip(
-        r"between pods on multiple nodes when using Prefer",
-        "it wants three zones of two nodes each",
+        r"Traffic Distribution should route traffic (correctly|.*fall back to same zone)",
+        "three zones of two nodes each: `make cluster NODES=6` has them",
     ),
 )
 
