@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
+from weft.proxy.apply import anchors
 from weft.proxy.apply.desired import Delta, Desired, RowKey
 from weft.proxy.apply.gate import Stage
-from weft.proxy.apply.ledger import Ledger, key_text
+from weft.proxy.apply.ledger import Ledger, State, key_text
 from weft.proxy.apply.order import STEPS, Step, steps
 from weft.proxy.apply.target import NotMended, Target
 
@@ -191,15 +192,29 @@ class Applier:
         table = step.table
         upserts: Mapping[Hashable, object] = delta.upserts.get(table, {}) if step.up else {}
         deletes: set[Hashable] = set() if step.up else delta.deletes.get(table, set())
+        held = self._held_back(table, upserts)
+        wanted = {k: v for k, v in upserts.items() if k not in held} if held else upserts
         try:
-            errors = self._targets[table].write(upserts, deletes)
+            errors = self._targets[table].write(wanted, deletes)
         except OSError as error:
-            errors = dict.fromkeys([*upserts, *deletes], str(error))
+            errors = dict.fromkeys([*wanted, *deletes], str(error))
+        errors = {**errors, **held} if held else errors
         self.counts.written[table] += len(upserts) - sum(key in upserts for key in errors)
         self.counts.deleted[table] += len(deletes) - sum(key in deletes for key in errors)
         self.ledger.done(RowKey(table, k) for k in (*upserts, *deletes) if k not in errors)
         if errors:
             self._fail(table, errors)
+
+    def _held_back(self, table: str, upserts: Mapping[Hashable, object]) -> Mapping[Hashable, str]:
+        """The rows that what they hang on was refused for (anchors)."""
+        if table != anchors.ANCHORED or not upserts or not self.ledger.errors():
+            return {}
+        refused = (
+            (place, status.reason)
+            for place, status in self.ledger.unfinished().items()
+            if status.state is State.ERROR
+        )
+        return anchors.held_back(upserts, anchors.lacking(refused, self._desired))
 
     def _fail(self, table: str, errors: Mapping[Hashable, str]) -> None:
         now_s = self._clock()
