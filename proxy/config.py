@@ -65,6 +65,13 @@ def _port_or_none(text: str) -> int:
     return 0 if text == "0" else _port(text)
 
 
+def _percent(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 100:
+        raise ValueError("1 to 100")
+    return number
+
+
 def _packet_bytes(text: str) -> int:
     number = int(text)
     if number and not 1280 <= number < 65536:
@@ -151,6 +158,10 @@ class Config:
     service_cidrs: Annotated[
         tuple[IPv4Network | IPv6Network, ...],
         Setting("", "ranges of ClusterIPs beside those of ServiceCIDRs, by comma", _networks),
+    ]
+    namespace_share: Annotated[
+        int,
+        Setting("50", "per cent of each table that one namespace's Services may take", _percent),
     ]
     table_sizes: Annotated[
         Mapping[str, int], Setting("", "rows of tables: TABLE=ROWS, by comma", _entries)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weft.bpf import build
@@ -154,7 +154,9 @@ def _look_after_adds(loop: Loop) -> Callable[[str, int, float], None]:
 
 def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     """The loop over this node's tables, links, routes and hooks."""
-    settings = _settings(config)
+    settings = replace(
+        _settings(config), table_sizes={n: t.max_entries for n, t in datapath.tables.items()}
+    )
     intake = Intake(World(settings), EXPECTED)
     desired = Desired()
     hooks_target = HooksTarget(hooks)
@@ -255,6 +257,7 @@ def _settings(config: Config) -> Settings:
         node_port_addresses=config.node_port_addresses,
         external_ips=config.external_ips,
         service_cidrs=config.service_cidrs,
+        namespace_share=config.namespace_share,
     )
 
 

@@ -113,6 +113,7 @@ def _service(ref: Ref, shape: ServiceShape) -> Service:
         publishes_not_ready=spec.publish_not_ready_addresses,
         traffic_distribution=intern(spec.traffic_distribution or ""),
         broken="; ".join(whys),
+        created_ns=parse_time_ns(shape.metadata.creation_timestamp or ""),
     )
 
 

@@ -95,6 +95,8 @@ class Service:
     """The endpoint slice controller's to turn into hints; here for people to read."""
     broken: str = ""
     """Why some of its addresses or ranges could not be understood; the rest is served."""
+    created_ns: int = 0
+    """UNIX nanoseconds; 0 where a manifest does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class Meta(Shape):
     resource_version: str = ""
     labels: Strings | None = None
     annotations: Strings | None = None
+    creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
 
 

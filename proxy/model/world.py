@@ -83,6 +83,10 @@ class Settings:
     external_ips: bool = True
     service_cidrs: tuple[IPv4Network | IPv6Network, ...] = ()
     """Beside those that ServiceCIDR objects name."""
+    namespace_share: int = 50
+    """How much of a table of Services one namespace may take, in hundredths."""
+    table_sizes: Mapping[str, int] = field(default_factory=dict)
+    """Rows that the tables have, where they differ from their defaults."""
 
     @property
     def has_overlay(self) -> bool:

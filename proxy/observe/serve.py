@@ -13,6 +13,7 @@ from weft.proxy.observe.health import Health
 from weft.proxy.observe.metrics import Metrics
 from weft.proxy.observe.server import Servicer, serving
 from weft.proxy.observe.service_health import Complaint, ServiceHealth
+from weft.proxy.observe.shares import Shares
 from weft.proxy.observe.status import NodeReport, Troubles
 from weft.proxy.observe.web import NO_SNIFF, PLAIN, Answer, Handler, SocketAddress, WebServer
 
@@ -50,6 +51,7 @@ async def observing(
     """
     health = Health(view)
     services = ServiceHealth(view, health, complain)
+    Shares(view, complain)
     metrics = Metrics(view, health, troubles)
     flows = Flows(lambda: view.world, events, metrics.flow_events_lost.inc)
     report = NodeReport(view, troubles, services.refused, lacks)

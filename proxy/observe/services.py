@@ -19,6 +19,7 @@ from weft.proxy.plan.services_choice import (
     why_unused,
 )
 from weft.proxy.plan.services_frontends import LOOPBACKS, Claim, Place, claims, refusal, taken
+from weft.proxy.plan.shares import beyond
 
 _TABLES = ("frontends", "slots", "backends")
 _NOT_SERVED = Choice(None, None, Hints.NONE, anywhere=False)
@@ -76,7 +77,8 @@ def _wanted(world: World, request: pb.ListRequest) -> list[Service]:
 def _service(reading: Reading, service: Service) -> pb.Service:
     rows = list(planned.PLANNER.rows(reading.world, service.ref))
     asked = list(claims(reading.world, service))
-    served = set(taken(reading.world, service))
+    why = beyond(reading.world, service.ref.namespace).get(service.ref, "")
+    served = set() if why else set(taken(reading.world, service))
     external = any(claim.is_external for claim in asked)
     return pb.Service(
         namespace=service.ref.namespace,
@@ -84,7 +86,7 @@ def _service(reading: Reading, service: Service) -> pb.Service:
         type=service.type,
         cluster_ips=[str(address) for address in service.cluster_ips],
         ports=[_port(reading, service, port, asked, served, rows) for port in service.ports],
-        status=reading.status(rows),
+        status=_not_served(why) if why else reading.status(rows),
         internal_traffic_policy=_policy(local=service.internal_local),
         external_traffic_policy=_policy(local=service.external_local) if external else "",
         affinity_s=service.affinity_s,
@@ -94,6 +96,14 @@ def _service(reading: Reading, service: Service) -> pb.Service:
         health_check_node_port=service.health_check_node_port,
         broken=service.broken,
     )
+
+
+def _not_served(why: str) -> pb.RowStatus:
+    return pb.RowStatus(state=pb.RowStatus.ERROR, reason=f"not served: {why}")
+
+
+def _why_not(world: World, ref: Ref, claim: Claim) -> str:
+    return beyond(world, ref.namespace).get(ref) or refusal(world, ref, claim)
 
 
 def _policy(*, local: bool) -> str:
@@ -136,7 +146,7 @@ def _frontend(
         outside_endpoints=outside if row.flags & FrontendFlag.EXTERNAL else inside,
         status=reading.status(planned_rows) if served else DONE,
         origin=claim.origin.name.lower().replace("_", "-"),
-        not_served="" if served else refusal(reading.world, ref, claim),
+        not_served="" if served else _why_not(reading.world, ref, claim),
     )
 
 

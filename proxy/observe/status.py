@@ -19,6 +19,7 @@ from weft.proxy.model.world import World
 from weft.proxy.observe.reading import status_message
 from weft.proxy.observe.tables import PLANNED, key_text
 from weft.proxy.plan.reach import Nowhere, reaches
+from weft.proxy.plan.shares import every_beyond
 
 _SHOWN_ROWS = 20
 _LATE_S = 5.0
@@ -82,6 +83,7 @@ class NodeReport:
         yield pb.Check(name="reach", passed=True, message=_unreached(self._view.world))
         yield _check("repairs", self._repairs())
         yield _check("health-checks", self._health_checks())
+        yield pb.Check(name="shares", passed=True, message=_beyond(self._view.world))
         yield pb.Check(name="kernel", passed=True, message="; ".join(self._lacks))
 
     def _sources(self) -> str:
@@ -133,6 +135,12 @@ def _unreached(world: World) -> str:
     return _listed(
         list(whys), "there are pods that Weft has no way to, the network must route them"
     )
+
+
+def _beyond(world: World) -> str:
+    """A warning only: else a tenant could have every node look broken."""
+    items = [f"service {ref}: {why}" for ref, why in sorted(every_beyond(world))]
+    return _listed(items, "not served, the rest of the cluster is")
 
 
 def _check(name: str, trouble: str) -> pb.Check:

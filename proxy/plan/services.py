@@ -56,6 +56,7 @@ from weft.proxy.plan.services_frontends import (
     rivals_of,
     taken,
 )
+from weft.proxy.plan.shares import beyond, moved
 
 _WHOLE_ADDRESS = Frontend(0, 0, 0, 0, 0, 0, 0)
 _EXPOSED = (Origin.LOAD_BALANCER, Origin.EXTERNAL_IP)
@@ -127,7 +128,7 @@ def ranges(service: Service, version: int) -> tuple[Network, ...]:
 # --- The planner --------------------------------------------------------------------------------
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
     service = world.service(cast(Ref, key))
-    if service is None:
+    if service is None or service.ref in beyond(world, service.ref.namespace):
         return
     for address in owned_addresses(world, service):
         yield _whole(address, FrontendFlag(0))
@@ -235,9 +236,10 @@ def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
     match change.kind:
         case Kind.SERVICE:
             rivals = (*rivals_of(change.before, before), *rivals_of(change.after, after))
-            return {cast(Ref, change.key), *rivals}
+            return {cast(Ref, change.key), *rivals, *moved(change, before, after)}
         case Kind.SLICE:
-            return {*_of_slice(change.before, after), *_of_slice(change.after, after)}
+            named = {*_of_slice(change.before, after), *_of_slice(change.after, after)}
+            return named.union(moved(change, before, after))
         case Kind.NODE:
             return {*_of_node(change, before, after)}
         case Kind.LINK if node_port_addresses(before) != node_port_addresses(after):

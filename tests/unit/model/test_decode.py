@@ -54,6 +54,7 @@ def test_a_service_of_two_families_is_read() -> None:
         "ClusterIP",
         (ip_address("10.96.0.10"), ip_address("fd00:96::a")),
         (ServicePort("dns", Protocol.UDP, 53), ServicePort("dns-tcp", Protocol.TCP, 53)),
+        created_ns=1_700_000_000_000_000_000,
     )
 
 

@@ -51,6 +51,7 @@ SERVER, CLIENT, FAR = Ref("default", "server"), Ref("default", "client"), Ref("d
 SERVER_IP, CLIENT_IP, FAR_IP = map(ip_address, ("10.244.1.5", "10.244.1.6", "10.244.2.5"))
 VIP = ip_address("10.96.0.10")
 WEB, ONLY_CLIENT = Ref("default", "web"), Ref("default", "only-client")
+SETTINGS = Settings("n1", hz=250)
 
 
 class Rows:
@@ -74,8 +75,9 @@ class Rows:
 class SmallNode:
     """The loop of node `n1`, its tables and what readers see of it."""
 
-    def __init__(self, entries: Mapping[str, int] | None = None) -> None:
-        settings = Settings("n1", hz=250)
+    def __init__(
+        self, entries: Mapping[str, int] | None = None, settings: Settings = SETTINGS
+    ) -> None:
         sizes = entries or {}
         self.tables = {
             name: FakeTable(spec, sizes.get(name)) for name, spec in TABLES.items()
@@ -178,9 +180,11 @@ def workloads() -> tuple[Workload, ...]:
 
 
 @asynccontextmanager
-async def running(*, entries: Mapping[str, int] | None = None) -> AsyncIterator[SmallNode]:
+async def running(
+    *, entries: Mapping[str, int] | None = None, settings: Settings = SETTINGS
+) -> AsyncIterator[SmallNode]:
     """A node whose loop runs and has brought its tables in line with `cluster`."""
-    node = SmallNode(entries)
+    node = SmallNode(entries, settings)
     node.list(cluster())
     task = asyncio.create_task(node.loop.run())
     try:

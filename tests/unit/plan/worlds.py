@@ -71,6 +71,7 @@ settings = st.builds(
     node_port_addresses=st.lists(st.sampled_from(NETWORKS), max_size=1).map(tuple),
     external_ips=st.booleans(),
     service_cidrs=st.lists(st.sampled_from(SERVICE_CIDRS), max_size=1).map(tuple),
+    table_sizes=st.sampled_from(({}, {"frontends": 7}, {"slots": 3, "rings": 4})),
 )
 
 service_ports = st.builds(
@@ -120,6 +121,7 @@ def services(draw: st.DrawFn) -> Move:
         internal_local=draw(st.booleans()),
         external_local=draw(st.booleans()),
         affinity_s=draw(st.sampled_from((0, 60))),
+        created_ns=draw(st.sampled_from((0, 1, 2))),
     )
     return Kind.SERVICE, ref, draw(st.sampled_from((record, record, None)))
 
