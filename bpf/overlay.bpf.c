@@ -151,16 +151,34 @@ static enum reason return_to_entry(struct __sk_buff *skb, struct packet *p,
 	return set_tunnel(skb, s, &flow->vip) ? REASON_HELPER_FAILED : REASON_TUNNELLED;
 }
 
-/* A node that is a client, on to another node's pod: that one would answer it past this node. */
-static enum reason mask_client(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+/* Of a client outside: what the other node's pod answers it comes back by this node. */
+static enum reason remember_client(struct packet *p)
 {
-	struct flow *flow = find_carried(p, s);
+	struct prefix *from = prefix_of(&p->tuple.src);
+
+	if (from && (from->flags & PREFIX_OF_CLUSTER))
+		return REASON_NONE;
+	return create_flow(p, 0, 0, PATH_STACK, 0, false);
+}
+
+/*
+ * What the stack hands on to another node's pod. A node that is a client of a Service is masked:
+ * the pod would answer it past this node.
+ */
+static enum reason carry_client(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	struct flow *flow;
 	enum reason reason;
 
-	if (!flow || flow->path != PATH_STACK || p->kind != KIND_PLAIN || is_reply(p, flow)) {
-		p->tuple = p->wire;
+	if (p->kind != KIND_PLAIN || (p->fragment && know_fragment(p)))
 		return REASON_NONE;
-	}
+	flow = find_flow(p, s);
+	if (!flow)
+		return remember_client(p);
+	if (!(flow->flags & FLOW_TRANSLATED))
+		refresh_flow(p, s, flow);
+	if (!(flow->flags & FLOW_TRANSLATED) || flow->path != PATH_STACK || is_reply(p, flow))
+		return REASON_NONE;
 	reason = masquerade(skb, p, s, p->family == 4 ? &s->gateway4 : &s->gateway6);
 	return reason == REASON_MASQUERADED ? REASON_NONE : reason;
 }
@@ -190,7 +208,7 @@ static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
 		return return_to_entry(skb, p, s);
 	node = prefix->node;
-	reason = from && !src ? mask_client(skb, p, s) : REASON_NONE;
+	reason = from && !src ? carry_client(skb, p, s) : REASON_NONE;
 	if (reason)
 		return reason;
 	return set_tunnel(skb, s, &node) ? REASON_HELPER_FAILED : REASON_TUNNELLED;

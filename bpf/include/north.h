@@ -282,13 +282,21 @@ static enum reason answer_outside(struct __sk_buff *skb, struct packet *p,
 	return restore_vip(skb, p, flow) ? REASON_HELPER_FAILED : REASON_ANSWERED;
 }
 
-/* What another node's pod answered through the overlay, out by the uplink of its client. */
+/*
+ * What another node's pod answered through the overlay, out by the uplink of its client; or by the
+ * stack, which sent the client's packets on to that pod's own address.
+ */
 static enum reason answer_client(struct __sk_buff *skb, struct packet *p,
 				 const struct settings *s)
 {
 	struct flow *flow = find_answered(p, s);
 	enum reason reason;
 
+	if (flow && flow->path == PATH_STACK && !(flow->flags & FLOW_TRANSLATED) &&
+	    is_reply(p, flow)) {
+		refresh_flow(p, s, flow);
+		return REASON_STACK;
+	}
 	if (!flow || flow->path != PATH_UPLINK || !is_reply(p, flow))
 		return p->fragment == FRAGMENT_LATER ? REASON_FRAGMENT_UNKNOWN : REASON_NO_WORKLOAD;
 	/* The stack's error must name the pod; to_uplink puts the VIP into what the stack cuts. */

@@ -170,3 +170,28 @@ def test_the_entry_node_puts_the_vip_back_and_sends_out(
     assert wire.carry(back.frame, sender=entry.at.peer_node) is Reason.ANSWERED
     unasked = replace(back, dport=4001)
     assert wire.carry(unasked.frame, sender=entry.at.peer_node) is Reason.NO_WORKLOAD
+
+
+@BOTH
+def test_the_stack_brings_a_client_back_what_it_sent_to_another_nodes_pod(
+    entry: Scene, wire: Wire, proto: int
+) -> None:
+    sent = from_client(entry, proto, "c")
+    outcome = entry.node.run("to_overlay", sent.frame, received_on=OTHER_LINK)
+    assert outcome.reason is Reason.TUNNELLED
+    assert read(outcome.packet).src == entry.at.outside
+    assert entry.flow(sent).path == FlowPath.STACK
+    back = replace(answer(sent, flags=ACK), eth_src=MAC_B)
+    assert wire.carry(back.frame, sender=entry.at.peer_node) is Reason.STACK
+    unasked = replace(back, dport=4001)
+    assert wire.carry(unasked.frame, sender=entry.at.peer_node) is Reason.NO_WORKLOAD
+
+
+def test_whom_the_cluster_knows_is_no_client_that_the_stack_brings_back(
+    entry: Scene, wire: Wire
+) -> None:
+    sent = replace(from_client(entry, UDP, "c"), src=entry.at.peer_node)
+    outcome = entry.node.run("to_overlay", sent.frame, received_on=OTHER_LINK)
+    assert outcome.reason is Reason.TUNNELLED
+    back = replace(answer(sent, flags=ACK), eth_src=MAC_B)
+    assert wire.carry(back.frame, sender=entry.at.peer_node) is Reason.NO_WORKLOAD
