@@ -53,7 +53,7 @@ type: venv ## mypy strict, tests too
 test: packages venv shim objects lint type ## everything that needs no Kubernetes binaries, in minutes
 	$(PYTEST) -q -m "not long" tests/test_house.py tests/unit tests/packet tests/netns
 
-test-long: packages venv shim objects ## nodes that break, move, are upgraded, paths of every size: a quarter of an hour
+test-long: packages venv shim objects ## nodes that break, move, are upgraded, paths of every mode and size: twenty minutes
 	$(PYTEST) -q -m long tests/netns
 
 test-unit: venv ## what needs no root and no kernel

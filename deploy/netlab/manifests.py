@@ -70,6 +70,8 @@ def pod(
     addresses: Sequence[Address],
     labels: Mapping[str, str],
     annotations: Mapping[str, str] | None = None,
+    *,
+    host_network: bool = False,
 ) -> Manifest:
     ips = [{"ip": str(a)} for a in addresses]
     status: dict[str, Any] = {"phase": "Running" if ips else "Pending"}
@@ -85,7 +87,7 @@ def pod(
             "labels": dict(labels),
             "annotations": dict(annotations or {}),
         },
-        "spec": {"nodeName": on},
+        "spec": {"nodeName": on, "hostNetwork": host_network},
         "status": status,
     }
 

@@ -219,6 +219,14 @@ class LabNode:
         self.manifests.put(manifests.pod(name, space, uid, self.name, addresses, *said))
         return pod
 
+    def add_host_pod(self, name: str) -> Pod:
+        """A pod with `hostNetwork: true`: the node's own namespace and addresses, no ADD."""
+        uid = str(uuid.uuid4())
+        addresses = tuple(ip_interface(text).ip for text in self.underlay)
+        said = manifests.pod(name, "default", uid, self.name, addresses, {}, host_network=True)
+        self.manifests.put(said)
+        return Pod(name, "default", uid, self.namespace, self.cgroup, addresses)
+
     def delete_pod(self, name: str) -> None:
         pod = self.pods.pop(name)
         self.cni("DEL", pod)

@@ -4,13 +4,15 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
 from deploy.netlab import Lab, LabNode, Pod, manifests
-from deploy.netlab.shell import stop, wait_for
-from tests.netns.test_paths import host_server, underlay
+from deploy.netlab.shell import wait_for
+from tests.netns.outside import serve
+from tests.netns.path_stage import underlay
 
 pytestmark = pytest.mark.long
 
@@ -93,8 +95,6 @@ def stage(lab: Lab) -> Iterator[Stage]:
     stage = Stage(lab, east.add_pod("client"), east.add_pod("here"), west.add_pod("there"))
     east.serve(stage.here, PORT)
     west.serve(stage.there, PORT)
-    hosts = [host_server(lab, node.namespace, node.name) for node in lab.nodes]
-    hosts.append(host_server(lab, lab.switch, "outside"))
     ports = [("tcp", "TCP", VIP_PORT), ("udp", "UDP", VIP_PORT)]
     targets = [("tcp", "TCP", PORT), ("udp", "UDP", PORT)]
     lab.manifests.put(
@@ -106,10 +106,16 @@ def stage(lab: Lab) -> Iterator[Stage]:
             for v in (4, 6)
         ),
     )
-    wait_for("everyone to talk", lambda: not stage.silent(), timeout_s=20)
-    yield stage
-    for host in hosts:
-        stop(host)
+    with ExitStack() as stack:
+        for name, namespace in hosts_of(lab).items():
+            serve(lab, stack, namespace, name, PORT)
+        wait_for("everyone to talk", lambda: not stage.silent(), timeout_s=20)
+        yield stage
+
+
+def hosts_of(lab: Lab) -> dict[str, str]:
+    """Namespaces of who answers beside pods, by name."""
+    return {**{node.name: node.namespace for node in lab.nodes}, "outside": lab.switch}
 
 
 def link_of(node: LabNode, pod: Pod) -> str:
