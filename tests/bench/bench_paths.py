@@ -20,7 +20,7 @@ from tests.bench.peers import all_peers
 from tests.bench.report import Figure, show
 from tests.bench.way import UDP_PORT, Way, inside
 
-ROUNDS, PACKETS = 9, 40_000
+ROUNDS, PACKETS = 7, 20_000
 HOLD = "import socket,sys,time\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n" \
        "s.bind(('::',int(sys.argv[1])))\nprint(flush=True)\ntime.sleep(3600)"  # fmt: skip
 
@@ -80,7 +80,7 @@ def prove(sender: Path, way: Way) -> None:
 
 
 def cpu_ns(sender: Path, way: Way) -> float:
-    said = run(*way.command(str(sender), way.address, str(UDP_PORT), str(PACKETS))).split()
+    said = run(*way.command(str(sender), way.address, str(way.ports[0]), str(PACKETS))).split()
     if int(said[1]) != PACKETS:
         raise RuntimeError(f"{way.name}: only {said[1]} of {PACKETS} packets were sent")
     return float(said[0])

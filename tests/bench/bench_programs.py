@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from tests.bench.crossings import FLOWS, Crossing, crossings
+from tests.bench.north_crossings import north_crossings
 from tests.bench.preamble import Given, Preamble, empty_program, preamble
 from tests.bench.report import Figure, show
 from tests.packet.packets import TCP, UDP
@@ -17,6 +18,7 @@ from weft.bpf.layout import (
     Backend,
     Frontend,
     FrontendKey,
+    NorthSouth,
     PortKey,
     Slot,
     SlotKey,
@@ -90,7 +92,7 @@ def scenery(node: Node, size: tuple[int, int]) -> Scene:
 
 
 def measured(scene: Scene, empty: int) -> Iterator[Times]:
-    for crossing in crossings(scene):
+    for crossing in (*crossings(scene), *north_crossings(scene)):
         yield Times(crossing, dict(times(scene, empty, crossing)))
 
 
@@ -110,10 +112,12 @@ def times(scene: Scene, empty: int, crossing: Crossing) -> Iterator[tuple[str, i
 
 
 def forget(scene: Scene) -> None:
-    """Flows and the like; what waits is told by the ring, which must not be full."""
+    """Flows and the like, and that clients came; what waits is told by the ring, which must not be
+    full."""
     for name in STATE:
         table = scene.node.tables[name]
         table.delete([key for key, _ in table.items()])
+    scene.node.put("north_south", 0, NorthSouth(0, 0))
     scene.settings()
     scene.node.told()
 

@@ -16,7 +16,7 @@ from tests.bench.way import TCP_PORT, Way, inside
 from weft.cli.client import daemon
 from weft.proxy.api import weft_pb2 as pb
 
-ROUNDS, SECONDS = 2, 2
+ROUNDS, BYTES = 2, "200M"
 # Programs that carried less than this share of what the busiest did saw answers only.
 SHARE = 0.1
 # By program, of all nodes of a way: packets and bytes.
@@ -42,7 +42,7 @@ def await_way(way: Way) -> None:
 
 
 def client(way: Way, *argv: str) -> tuple[str, ...]:
-    to = ("--client", way.address, "--port", str(TCP_PORT), "--connect-timeout", "1000")
+    to = ("--client", way.address, "--port", str(way.ports[1]), "--connect-timeout", "1000")
     return way.command("iperf3", *to, *argv)
 
 
@@ -59,7 +59,7 @@ def measure(ways: Sequence[Way]) -> tuple[dict[str, float], dict[str, Counts]]:
 
 
 def gbit_per_s(way: Way) -> float:
-    said = json.loads(run(*client(way, "--time", str(SECONDS), "--json")))
+    said = json.loads(run(*client(way, "--bytes", BYTES, "--json")))
     if "end" not in said or "sum_received" not in said["end"]:
         raise CommandFailed(f"iperf3 over {way.name}: {said.get('error', 'no result')}")
     return float(said["end"]["sum_received"]["bits_per_second"]) / 1e9

@@ -12,7 +12,7 @@ UDP_PORT, TCP_PORT = 9000, 5201
 class Way:
     """enter: what a command is prefixed with to be the sender's; receiver: the namespace that
     `address` leads to. against: of a way of ours, its peers' names and the design's goals for CPU
-    per packet; nodes: whose programs carry it.
+    per packet; nodes: whose programs carry it; ports: of UDP and of TCP.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Way:
     receiver: str
     against: Mapping[str, str] = field(default_factory=dict)
     nodes: tuple[LabNode, ...] = ()
+    ports: tuple[int, int] = (UDP_PORT, TCP_PORT)
 
     @property
     def version(self) -> int:
