@@ -75,6 +75,9 @@ def _add_options(name: str, command: argparse.ArgumentParser) -> None:
         command.add_argument("-n", "--namespace", default="", help="only of this namespace")
     if name in ("services", "endpoints", "workloads", "policy", "nodes"):
         command.add_argument("name", nargs="?", default="", metavar="NAME", help="only this one")
+    if name == "services":
+        command.add_argument("--from", default="", dest="client", metavar="CLIENT",
+                             help="what a client gets: outside, a node or a pod")  # fmt: skip
     if name == "drops":
         command.add_argument("--all", action="store_true", help="what went on, too")
     if name == "dump":

@@ -48,6 +48,8 @@ def _failure(error: grpc.RpcError, socket: str) -> Failure:
     if code is grpc.StatusCode.UNIMPLEMENTED:
         next_step = "use the weft command of the daemon's own version"
         return Failure(what, "it does not know this call", next_step, FAILED_CHECK)
+    if code is grpc.StatusCode.NOT_FOUND:
+        return Failure("there is no such client", details, "weft nodes lists nodes", FAILED_CHECK)
     return Failure(what, f"{code.name}: {details}", "see the daemon's log", FAILED_CHECK)
 
 

@@ -50,7 +50,12 @@ def _nothing(arguments: argparse.Namespace) -> Failure:
 
 def _services(stub: WeftStub, arguments: argparse.Namespace) -> int:
     request = _request(arguments)
+    request.client = arguments.client
     found = items(stub.ListServices(request, timeout=TIMEOUT_S))
+    if arguments.client and found and arguments.output != "json":
+        wide = arguments.output == "wide"
+        print_table(listings.OUTCOMES, listings.outcomes(found), wide=wide)
+        return 0
     if not arguments.name or not found:
         return _shown(listings.SERVICES, found, arguments)
     behind = items(stub.ListEndpoints(request, timeout=TIMEOUT_S))

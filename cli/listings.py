@@ -84,6 +84,40 @@ def frontends(services: Iterable[pb.Service]) -> list[Reached]:
     ]
 
 
+class Outcome(NamedTuple):
+    """One endpoint that a client gets at one address of a Service; None: it gets none there."""
+
+    service: pb.Service
+    outcome: pb.Outcome
+    behind: pb.Behind | None
+
+
+def outcomes(services: Iterable[pb.Service]) -> list[Outcome]:
+    """A line for each endpoint, and for each address that has none for the client."""
+    return [
+        Outcome(service, outcome, behind)
+        for service in services
+        for outcome in service.outcomes
+        for behind in outcome.endpoints or (None,)
+    ]
+
+
+_GETS = {
+    "refused": "refused: no endpoint",
+    "silence": "dropped: policy Local, none on that node",
+    "not-in-ranges": "dropped: not in loadBalancerSourceRanges",
+    "nothing": "not for this client",
+}
+
+
+def _gets(one: Outcome) -> str:
+    if one.behind is not None:
+        only = one.outcome.only_from
+        told = f" (only from {joined(only)})" if only else ""
+        return at(one.behind.address, one.behind.port) + told
+    return _GETS.get(one.outcome.gets, one.outcome.gets)
+
+
 def _spread(frontend: pb.Frontend) -> str:
     """How many endpoints clients get; where those outside get others, both."""
     inside, outside = frontend.endpoints, frontend.outside_endpoints
@@ -164,6 +198,18 @@ FRONTENDS = Listing(
         Column("port", lambda r: f"{r.port.name or '-'}/{r.port.protocol}"),
         Column("endpoints", lambda r: _spread(r.frontend)),
         Column("status", _serving),
+    ),
+)
+OUTCOMES = Listing(
+    "OutcomeList",
+    (
+        Column("namespace", lambda o: o.service.namespace),
+        Column("service", lambda o: o.service.name),
+        Column("kind", lambda o: o.outcome.origin),
+        Column("address", lambda o: at(o.outcome.address, o.outcome.port)),
+        Column("port", lambda o: f"{o.outcome.port_name or '-'}/{o.outcome.protocol}"),
+        Column("gets", _gets),
+        Column("seen-as", lambda o: o.behind.seen_as if o.behind is not None else ""),
     ),
 )
 ENDPOINTS = Listing(

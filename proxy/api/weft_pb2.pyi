@@ -31,12 +31,14 @@ class RowStatus(_message.Message):
     def __init__(self, state: _Optional[_Union[RowStatus.State, str]] = ..., reason: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("namespace", "name")
+    __slots__ = ("namespace", "name", "client")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    client: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -97,7 +99,7 @@ class ServiceList(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Service, _Mapping]]] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("namespace", "name", "type", "cluster_ips", "ports", "status", "internal_traffic_policy", "external_traffic_policy", "affinity_s", "traffic_distribution", "source_ranges", "publishes_not_ready", "health_check_node_port", "broken")
+    __slots__ = ("namespace", "name", "type", "cluster_ips", "ports", "status", "internal_traffic_policy", "external_traffic_policy", "affinity_s", "traffic_distribution", "source_ranges", "publishes_not_ready", "health_check_node_port", "broken", "outcomes")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +114,7 @@ class Service(_message.Message):
     PUBLISHES_NOT_READY_FIELD_NUMBER: _ClassVar[int]
     HEALTH_CHECK_NODE_PORT_FIELD_NUMBER: _ClassVar[int]
     BROKEN_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     type: str
@@ -126,7 +129,38 @@ class Service(_message.Message):
     publishes_not_ready: bool
     health_check_node_port: int
     broken: str
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., cluster_ips: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., internal_traffic_policy: _Optional[str] = ..., external_traffic_policy: _Optional[str] = ..., affinity_s: _Optional[int] = ..., traffic_distribution: _Optional[str] = ..., source_ranges: _Optional[_Iterable[str]] = ..., publishes_not_ready: _Optional[bool] = ..., health_check_node_port: _Optional[int] = ..., broken: _Optional[str] = ...) -> None: ...
+    outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., cluster_ips: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., status: _Optional[_Union[RowStatus, _Mapping]] = ..., internal_traffic_policy: _Optional[str] = ..., external_traffic_policy: _Optional[str] = ..., affinity_s: _Optional[int] = ..., traffic_distribution: _Optional[str] = ..., source_ranges: _Optional[_Iterable[str]] = ..., publishes_not_ready: _Optional[bool] = ..., health_check_node_port: _Optional[int] = ..., broken: _Optional[str] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
+
+class Outcome(_message.Message):
+    __slots__ = ("address", "port", "protocol", "port_name", "origin", "gets", "endpoints", "only_from")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PORT_NAME_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    GETS_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    ONLY_FROM_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    port: int
+    protocol: str
+    port_name: str
+    origin: str
+    gets: str
+    endpoints: _containers.RepeatedCompositeFieldContainer[Behind]
+    only_from: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., protocol: _Optional[str] = ..., port_name: _Optional[str] = ..., origin: _Optional[str] = ..., gets: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Behind, _Mapping]]] = ..., only_from: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Behind(_message.Message):
+    __slots__ = ("address", "port", "seen_as")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    SEEN_AS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    port: int
+    seen_as: str
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., seen_as: _Optional[str] = ...) -> None: ...
 
 class ServicePort(_message.Message):
     __slots__ = ("name", "protocol", "port", "frontends")

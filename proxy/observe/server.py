@@ -13,6 +13,7 @@ from weft.proxy.api import weft_pb2 as pb
 from weft.proxy.api.weft_pb2_grpc import WeftServicer, add_WeftServicer_to_server
 from weft.proxy.loop import View
 from weft.proxy.observe import nodes, policies, services, tables, workloads
+from weft.proxy.observe.clients import UnknownClient
 from weft.proxy.observe.counters import Count, counts
 from weft.proxy.observe.flows import Flows
 from weft.proxy.observe.status import NodeReport
@@ -48,8 +49,11 @@ class Servicer(WeftServicer):
         request: pb.ListRequest,
         context: grpc.aio.ServicerContext[pb.ListRequest, pb.ServiceList],
     ) -> AsyncIterator[pb.ServiceList]:
-        async for page in paged(services.list_services(self._view, request)):
-            yield pb.ServiceList(items=page)
+        try:
+            async for page in paged(services.list_services(self._view, request)):
+                yield pb.ServiceList(items=page)
+        except UnknownClient as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
 
     async def ListEndpoints(
         self,

@@ -8,6 +8,7 @@ from weft.proxy.api import weft_pb2 as pb
 from weft.proxy.loop import View
 from weft.proxy.model.objects import PROTOCOL_NUMBERS, Ref, Service, ServicePort, SliceEndpoint
 from weft.proxy.model.world import World
+from weft.proxy.observe.clients import client_of, outcomes_of
 from weft.proxy.observe.reading import DONE, Reading, read
 from weft.proxy.plan import services as planned
 from weft.proxy.plan.rows import Row
@@ -42,11 +43,13 @@ class _Family(NamedTuple):
 
 
 async def list_services(view: View, request: pb.ListRequest) -> AsyncIterator[pb.Service]:
-    """Services by name, each with what the kernel has of it."""
-    wanted = _wanted(view.world, request)
+    """Services by name, each with what the kernel has of it. Raises UnknownClient."""
+    wanted, client = _wanted(view.world, request), client_of(view.world, request)
     reading = await read(view, _TABLES, whole=not request.name)
     for service in wanted:
-        yield _service(reading, service)
+        message = _service(reading, service)
+        message.outcomes.extend(outcomes_of(reading.world, service, client))
+        yield message
 
 
 async def list_endpoints(view: View, request: pb.ListRequest) -> AsyncIterator[pb.Endpoint]:

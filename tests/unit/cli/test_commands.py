@@ -103,6 +103,20 @@ def test_one_service_is_shown_with_each_address_and_why_endpoints_are_not_used(w
     assert any(" yes " in line and "default/server" in line for line in endpoints)
 
 
+def test_what_a_client_gets_is_shown_address_by_address(weft: Weft) -> None:
+    code, out = weft("services", "web", "--from", "default/client")
+    assert code == 0
+    words = ["default", "web", "cluster-ip", "10.96.0.10:80", "http/TCP", "10.244.1.5:8080"]
+    assert out.splitlines()[1].split()[:6] == words
+    assert "the client's own" in out
+    (document,) = weft.json("services", "web", "--from", "n2")["items"]
+    assert [one["gets"] for one in document["outcomes"]] == ["endpoints"]
+
+
+def test_a_client_that_is_nobody_is_told_and_exits_1(weft: Weft) -> None:
+    assert weft("services", "web", "--from", "nowhere") == (1, "")
+
+
 @pytest.mark.parametrize("command", LISTINGS)
 def test_every_listing_has_a_table_a_wider_one_and_json(weft: Weft, command: str) -> None:
     table, wide = weft(command)[1], weft(command, "-o", "wide")[1]
