@@ -1,5 +1,5 @@
 """A load balancer for the lab, in place of a cloud's: Services of type LoadBalancer get addresses,
-and hosts that are no nodes get routes that lead these to nodes.
+and the world outside (the switch's namespace) gets routes that lead these to nodes.
 
 usage: python -m deploy.lab.balancer CLUSTER KUBECTL, started with the cluster. Owns the pool of
 addresses and these routes; what a node does with a packet is the network's to show.
@@ -122,20 +122,16 @@ class Balancer:
         self.routed = wanted
 
     def _lead(self, address: str, hops: tuple[str, ...]) -> None:
+        """Who asks from outside has an address that no node's network holds."""
         way = [word for hop in hops for word in ("nexthop", "via", hop)]
-        words = ("route", "replace", address, *way) if hops else ("route", "delete", address)
-        for namespace in _hosts(self.api.cluster):
-            host.succeeds("ip", "-n", namespace, *words)
+        source = str(spec.OUTSIDE6 if ":" in address else spec.OUTSIDE4)
+        words = ("replace", address, "src", source, *way) if hops else ("delete", address)
+        host.succeeds("ip", "-n", self.api.cluster.switch_namespace, "route", *words)
 
 
 def _is_wanted(service: Object) -> bool:
     is_going = "deletionTimestamp" in service["metadata"]
     return service["spec"]["type"] == "LoadBalancer" and not is_going
-
-
-def _hosts(cluster: Cluster) -> tuple[str, str]:
-    """Who is outside: the switch, and the control plane, where upstream's tests ask from."""
-    return cluster.switch_namespace, cluster.control_namespace
 
 
 def _told(service: Object) -> tuple[str, ...]:

@@ -50,6 +50,10 @@ SKIPS = (
     Skip(rf"\[Feature:({'|'.join(_FEATURES)})", "each asks for more than a cluster's network has"),
     Skip(r"SCTPConnectivity", "the kernel of the lab has no SCTP sockets"),
     Skip(
+        r"LoadBalancers.*should only target nodes with endpoints",
+        "it asks nodes' IPv6 addresses for the health of an IPv4 Service",
+    ),
+    Skip(
         r"Services should be rejected for evicted pods",
         "local storage isolation is off in the lab, so that no pod is evicted",
     ),

@@ -86,7 +86,8 @@ def _words(
     cluster: Cluster, tools: Mapping[str, Path], options: argparse.Namespace
 ) -> list[str | Path]:
     return [
-        *host.namespace_exec(cluster.control_namespace),
+        # Outside: what it dials itself is to come from an address that is no node's neighbour.
+        *host.namespace_exec(cluster.switch_namespace),
         tools["ginkgo"],
         f"--procs={options.procs}",
         f"--focus={options.focus or specs.FOCUS[options.part]}",
