@@ -110,7 +110,7 @@ class Balancer:
 
     def _route(self) -> None:
         wanted = {
-            address: tuple(_hops(self.api.cluster, self.services[name], address))
+            address: _ways(self.api.cluster, self.services[name], address)
             for name, addresses in self.given.items()
             if name in self.services
             for address in addresses
@@ -137,6 +137,12 @@ def _is_wanted(service: Object) -> bool:
 def _told(service: Object) -> tuple[str, ...]:
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", ())
     return tuple(one.get("ip", "") for one in ingress)
+
+
+def _ways(cluster: Cluster, service: Object, address: str) -> tuple[str, ...]:
+    """Connections are spread over nodes, but where a client is to meet one endpoint only."""
+    hops = tuple(_hops(cluster, service, address))
+    return hops[:1] if service["spec"].get("sessionAffinity") == "ClientIP" else hops
 
 
 def _hops(cluster: Cluster, service: Object, address: str) -> Iterator[str]:

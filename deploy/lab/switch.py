@@ -45,6 +45,10 @@ def create(cluster: Cluster) -> None:
     for own in (spec.SWITCH_ADDRESS, resolver(cluster)[0]):
         lines += _address_lines(own, BRIDGE)
     ip_batch(namespace, lines)
+    # Routes of several nodes (balancer) are chosen by connection, not by client.
+    for family in ("ipv4", "ipv6"):
+        setting = f"net.{family}.fib_multipath_hash_policy=1"
+        host.run(*host.namespace_exec(namespace), "sysctl", "-qw", setting)
 
 
 def plug_in(cluster: Cluster, namespace: str, port: str, address: Address) -> None:
