@@ -174,6 +174,9 @@ class Config:
         tuple[SocketAddress, ...],
         Setting("127.0.0.1:10249,[::1]:10249", "where /metrics answers", _listens(10249)),
     ]
+    bind_address_hard_fail: Annotated[
+        bool, Setting("false", "end when one of these ports is taken, as kube-proxy may", _switch)
+    ]
     pins: Annotated[Path, Setting("/sys/fs/bpf/weft", "folder on the node's bpffs", Path)]
     cgroup: Annotated[Path, Setting("/sys/fs/cgroup", "the node's cgroup tree", Path)]
     sysctl: Annotated[Path, Setting("/proc/sys/net", "the node's /proc/sys/net", Path)]

@@ -194,7 +194,11 @@ def _path_mtus(config: Config, loop: Loop, stack: AsyncExitStack) -> PathMtus:
 
 def _doors(config: Config) -> Doors:
     return Doors(
-        config.api_socket, config.healthz_bind_address, config.metrics_bind_address, shown(config)
+        config.api_socket,
+        config.healthz_bind_address,
+        config.metrics_bind_address,
+        shown(config),
+        config.bind_address_hard_fail,
     )
 
 

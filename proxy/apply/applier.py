@@ -26,6 +26,10 @@ class Counts:
     deleted: Counter[str]
     repaired: Counter[str]
     """Rows that the kernel had lost, altered or gained by another hand."""
+    refused: Counter[str]
+    """Writes that did not come to be, each attempt anew."""
+    undeleted: Counter[str]
+    """Deletions likewise."""
 
 
 class Applier:
@@ -35,7 +39,7 @@ class Applier:
         self, targets: Mapping[str, Target], desired: Desired, clock: Callable[[], float]
     ) -> None:
         self.ledger = Ledger()
-        self.counts = Counts(Counter(), Counter(), Counter())
+        self.counts = Counts(Counter(), Counter(), Counter(), Counter(), Counter())
         self.stage = Stage.STARTING
         self.repairs: dict[str, Callable[[], int]] = {}
         """What is compared like a table but has no rows: each mends, and says how much."""
@@ -199,8 +203,12 @@ class Applier:
         except OSError as error:
             errors = dict.fromkeys([*wanted, *deletes], str(error))
         errors = {**errors, **held} if held else errors
-        self.counts.written[table] += len(upserts) - sum(key in upserts for key in errors)
-        self.counts.deleted[table] += len(deletes) - sum(key in deletes for key in errors)
+        refused = sum(key in upserts for key in errors)
+        undeleted = sum(key in deletes for key in errors)
+        self.counts.written[table] += len(upserts) - refused
+        self.counts.deleted[table] += len(deletes) - undeleted
+        self.counts.refused[table] += refused
+        self.counts.undeleted[table] += undeleted
         self.ledger.done(RowKey(table, k) for k in (*upserts, *deletes) if k not in errors)
         if errors:
             self._fail(table, errors)

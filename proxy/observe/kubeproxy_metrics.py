@@ -1,13 +1,14 @@
 """kube-proxy's metrics, with our true values: dashboards and alerts made for it go on.
 
 Names, labels and buckets: kubernetes pkg/proxy/metrics/metrics.go (1.36), those that every mode has
-and those of nftables that mean something here: there is no batch that could fail and no conntrack
-to reconcile. A sync is a turn of the loop that took up Services or endpoints.
+and those of nftables that mean something here: there is no conntrack to reconcile. A sync is a turn
+of the loop that took up Services or endpoints; it fails where the kernel refuses a row or its
+deletion.
 """
 
 import collections
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -25,6 +26,7 @@ _PROGRAMMING_BUCKETS = (0.25, 0.5, *range(1, 60), *range(60, 120, 5), *range(120
 _FAMILY = ("ip_family",)
 _CHANGES = ((Kind.SLICE, "endpoint"), (Kind.SERVICE, "service"))
 _KINDS = frozenset(kind for kind, _ in _CHANGES)
+_TABLES = ("frontends", "slots", "rings", "backends", "source_ranges")
 
 
 class KubeProxyMetrics(Collector):
@@ -48,6 +50,15 @@ class KubeProxyMetrics(Collector):
             "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
             "The last time proxy rules were successfully synced", _FAMILY, registry=registry,
         )  # fmt: skip
+        self._failures, self._cleanup_failures = (
+            Counter(f"kubeproxy_sync_proxy_rules_nftables_{part}_failures", text, _FAMILY,
+                    registry=registry)
+            for part, text in (
+                ("sync", "Cumulative proxy rules sync failures: turns with rows refused"),
+                ("cleanup", "Cumulative proxy rules cleanup failures: turns with rows left"),
+            )
+        )  # fmt: skip
+        self._refused, self._undeleted = 0, 0
         self._programming = Histogram(
             "kubeproxy_network_programming_duration_seconds",
             "In Cluster Network Programming Latency in seconds",
@@ -74,6 +85,15 @@ class KubeProxyMetrics(Collector):
                 self._programmed(change)
         if turn.stage is Stage.LISTED and (changes or became_listed):
             self._synced(turn, full=became_listed)
+        self._count_failures()
+
+    def _count_failures(self) -> None:
+        counts, families = self._view.counts, self._health.families()
+        refused, undeleted = _of_services(counts.refused), _of_services(counts.undeleted)
+        for family in families:
+            self._failures.labels(family).inc(refused > self._refused)
+            self._cleanup_failures.labels(family).inc(undeleted > self._undeleted)
+        self._refused, self._undeleted = refused, undeleted
 
     def _synced(self, turn: Turn, *, full: bool) -> None:
         took_s = turn.ended_s - turn.started_s
@@ -154,6 +174,10 @@ def _dropped(world: World) -> Iterator[tuple[str, str]]:
                         yield "internal", f"IPv{version}"
                     if service.external_local and external:
                         yield "external", f"IPv{version}"
+
+
+def _of_services(counts: Mapping[str, int]) -> int:
+    return sum(counts.get(table, 0) for table in _TABLES)
 
 
 def _family(record: Record | None) -> str:

@@ -26,6 +26,8 @@ class Doors:
     healthz: tuple[SocketAddress, ...]
     metrics: tuple[SocketAddress, ...]
     configuration: Mapping[str, object]
+    hard_fail: bool = False
+    """A taken port ends the daemon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,8 @@ async def observing(
         asyncio.TaskGroup() as group,
     ):
         tasks = [group.create_task(work) for work in (
-            WebServer(doors.healthz, probes.get).run(),
-            WebServer(doors.metrics, scrapes.get).run(),
+            WebServer(doors.healthz, probes.get).run(hard_fail=doors.hard_fail),
+            WebServer(doors.metrics, scrapes.get).run(hard_fail=doors.hard_fail),
             services.run(),
             metrics.measure_lag(),
         )]  # fmt: skip

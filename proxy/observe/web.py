@@ -67,11 +67,15 @@ class WebServer:
         names = (s.getsockname() for server in self._servers for s in server.sockets)
         return tuple(SocketAddress(name[0], name[1]) for name in names)
 
-    async def run(self) -> None:
-        """Serve until cancelled. A port that is taken is asked for again, as kube-proxy does."""
+    async def run(self, *, hard_fail: bool = False) -> None:
+        """Serve until cancelled. A port that is taken is asked for again, as kube-proxy does; with
+        `hard_fail` it is an OSError (kube-proxy's bindAddressHardFail).
+        """
         try:
+            if hard_fail:
+                await self.open()
             while True:
-                if await self._opens():
+                if self._servers or await self._opens():
                     await asyncio.get_running_loop().create_future()
                 await asyncio.sleep(BIND_RETRY_S)
         finally:

@@ -31,6 +31,9 @@ KUBE_PROXY = {
     "kubeproxy_sync_proxy_rules_endpoint_changes",
     "kubeproxy_sync_proxy_rules_service_changes_pending",
     "kubeproxy_sync_proxy_rules_service_changes",
+    "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+    "kubeproxy_sync_proxy_rules_nftables_sync_failures",
+    "kubeproxy_sync_proxy_rules_nftables_cleanup_failures",
     "kubeproxy_proxy_healthz",
     "kubeproxy_proxy_livez",
 }
@@ -92,6 +95,24 @@ def test_a_turn_that_changes_services_is_a_sync_of_the_nodes_family() -> None:
             assert value(samples, "kubeproxy_sync_proxy_rules_endpoint_changes_total") == 1
             last = "kubeproxy_sync_proxy_rules_last_timestamp_seconds"
             assert abs(value(samples, last, ip_family="IPv4") - time.time()) < 60
+
+    asyncio.run(story())
+
+
+def test_a_turn_whose_rows_the_kernel_refuses_is_a_failed_sync() -> None:
+    async def story() -> None:
+        async with running(entries={"slots": 1}) as node:
+            metrics = measured(node)
+            failed = "kubeproxy_sync_proxy_rules_nftables_sync_failures_total"
+            await changed_slice(node, triggered_ns=1)
+            assert value(await scraped(metrics), failed, ip_family="IPv4") == 0
+            both = small_node.endpoint_slice()
+            ready = tuple(replace(one, ready=True, serving=True) for one in both.endpoints)
+            await node.moved(Kind.SLICE, both.ref, replace(both, endpoints=ready))
+            samples = await scraped(metrics)
+            assert value(samples, failed, ip_family="IPv4") >= 1
+            cleanup = failed.replace("sync_failures", "cleanup_failures")
+            assert value(samples, cleanup, ip_family="IPv4") == 0
 
     asyncio.run(story())
 

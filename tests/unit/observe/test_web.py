@@ -116,6 +116,16 @@ def test_a_port_that_is_taken_is_asked_for_again(monkeypatch: pytest.MonkeyPatch
     asyncio.run(story())
 
 
+def test_a_port_that_is_taken_is_the_end_where_that_is_wanted() -> None:
+    async def story() -> None:
+        async with serving("127.0.0.1") as port:
+            server = WebServer((SocketAddress("127.0.0.1", port),), lambda _: None)
+            with pytest.raises(OSError, match="in use"):
+                await server.run(hard_fail=True)
+
+    asyncio.run(story())
+
+
 def test_an_address_that_the_machine_lacks_does_not_silence_the_others() -> None:
     async def story() -> None:
         async with serving("192.0.2.77", HOST) as port:
