@@ -142,6 +142,7 @@ class BackendFlag(IntFlag):
 
     CHOSEN = 1
     CHOSEN_LOCAL = 2
+    CHOSEN_OUTSIDE = 4
 
 
 class FlowFlag(IntFlag):

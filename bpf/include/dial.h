@@ -113,7 +113,7 @@ static enum dialled choose_for_socket(const struct settings *s, const struct fro
 	struct slot *slot;
 
 	chosen->seen = bpf_jiffies64();
-	kept = kept_choice(s, frontend, client, chosen->seen, is_local_inside(frontend));
+	kept = kept_choice(s, frontend, client, chosen->seen, chosen_inside(frontend));
 	if (kept) {
 		chosen->backend = kept->backend;
 		chosen->addr = kept->addr;

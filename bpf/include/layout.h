@@ -110,7 +110,7 @@ enum frontend_flag {
 struct frontend {
 	__u64 service;
 	__u64 local_service;  /* whose slots are this node's endpoints */
-	__u32 backends;	      /* slots 0..backends-1 of service are filled */
+	__u32 backends;	      /* slots 0..backends-1 of service; those after are for its ring only */
 	__u32 local_backends; /* and these of local_service */
 	__u32 affinity_s;     /* a client keeps its backend for so long; 0: no longer than a flow */
 	__u32 flags;	      /* enum frontend_flag */
@@ -141,7 +141,7 @@ struct slot {
 	__u32 pad1;
 };
 
-/* rings: how clients outside are spread over a service's slots, on every node alike. */
+/* rings: how clients outside are spread over a service's endpoints, on every node alike. */
 struct ring_key {
 	__u64 service;
 	__u64 chunk;
@@ -155,6 +155,7 @@ struct ring {
 enum backend_flag {
 	BACKEND_CHOSEN = 1,	  /* it has a slot of its service: new flows may go to it */
 	BACKEND_CHOSEN_LOCAL = 2, /* it has one of the local service */
+	BACKEND_CHOSEN_OUTSIDE = 4, /* it has places in its service's ring */
 };
 
 struct backend {

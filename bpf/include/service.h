@@ -59,12 +59,17 @@ static bool has_backend(u64 id)
 	return backends.lookup(&id) != 0;
 }
 
-/* What a client of a service with affinity was given, while it is one of the frontend's. */
+static enum backend_flag chosen_inside(const struct frontend *frontend)
+{
+	return is_local_inside(frontend) ? BACKEND_CHOSEN_LOCAL : BACKEND_CHOSEN;
+}
+
+/* What a client of a service with affinity was given, while it is one of the frontend's `chosen`. */
 static struct translation *kept_choice(const struct settings *s, const struct frontend *frontend,
-				       const struct address *client, u32 now, bool local)
+				       const struct address *client, u32 now,
+				       enum backend_flag chosen)
 {
 	struct affinity_key key = {.service = frontend->service, .client = *client};
-	u32 chosen = local ? BACKEND_CHOSEN_LOCAL : BACKEND_CHOSEN;
 	struct translation *known;
 	struct backend *backend;
 

@@ -136,9 +136,14 @@ static enum reason choose_backend(struct packet *p, const struct settings *s,
 				  const struct frontend *frontend, bool local, bool by_ring,
 				  const struct address **addr, __be16 *port)
 {
-	struct translation *kept = kept_choice(s, frontend, &p->tuple.src, p->now, local);
+	bool ring = by_ring && frontend->ring_size && !local;
+	enum backend_flag chosen = local ? BACKEND_CHOSEN_LOCAL : BACKEND_CHOSEN;
+	struct translation *kept;
 	struct slot *slot = 0;
 
+	if (ring)
+		chosen = BACKEND_CHOSEN_OUTSIDE;
+	kept = kept_choice(s, frontend, &p->tuple.src, p->now, chosen);
 	if (frontend->affinity_s)
 		p->affinity = frontend->service;
 	if (kept) {
@@ -147,7 +152,7 @@ static enum reason choose_backend(struct packet *p, const struct settings *s,
 		*port = kept->port;
 		return REASON_NONE;
 	}
-	if (by_ring && frontend->ring_size && !local && !had_choice(p, frontend))
+	if (ring && !had_choice(p, frontend))
 		slot = slot_of_ring(&p->tuple, frontend);
 	if (!slot)
 		slot = random_slot(frontend, local);

@@ -8,7 +8,7 @@ services_frontends.
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, product
 from typing import NamedTuple, cast
 
 from weft.bpf.layout import (
@@ -63,6 +63,7 @@ _EXPOSED = (Origin.LOAD_BALANCER, Origin.EXTERNAL_IP)
 _ALLOWED = pack_u32(1)
 _RING_CHUNK = Ring.SIZE // 2
 _CHOSEN, _CHOSEN_LOCAL = int(BackendFlag.CHOSEN), int(BackendFlag.CHOSEN_LOCAL)
+_CHOSEN_OUTSIDE = int(BackendFlag.CHOSEN_OUTSIDE)
 
 
 class Served(NamedTuple):
@@ -76,6 +77,13 @@ class Served(NamedTuple):
     choice: Choice
     ring_size: int
     """Of the ring that clients outside are spread by; 0: none comes to this service."""
+
+    @property
+    def slots(self) -> tuple[Endpoint, ...]:
+        """Those for clients in the cluster, then what the ring names besides."""
+        cluster = self.choice.cluster or ()
+        known = {endpoint.id for endpoint in cluster}
+        return cluster + tuple(e for e in self.choice.outside if e.id not in known)
 
 
 def service_id(service: Ref, port: ServicePort, version: int) -> int:
@@ -104,10 +112,10 @@ def serve(world: World, service: Service, version: int, claims: Sequence[Claim])
         standpoint(world),
         uses_cluster=not service.internal_local or external,
         uses_local=uses_local,
+        uses_outside=external and not service.external_local,
     )
     local_id = content_id(identity, "local") if uses_local else 0
-    places = ring_size(len(choice.cluster or ())) if external and not service.external_local else 0
-    return Served(identity, local_id, version, every, choice, places)
+    return Served(identity, local_id, version, every, choice, ring_size(len(choice.outside)))
 
 
 def families(world: World, service: Service) -> Iterator[tuple[int, list[Claim]]]:
@@ -139,7 +147,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         for claim in claims:
             yield _frontend(world, service, served, claim)
         yield from _exposed(world, claims)
-        yield from _slots(served.id, served.choice.cluster or ())
+        yield from _slots(served.id, served.slots)
         yield from _slots(served.local_id, served.choice.local or ())
         yield from _ring(served)
         yield from _backends(served)
@@ -202,8 +210,12 @@ def _slots(service: int, targets: Iterable[Endpoint]) -> Iterator[Row]:
 
 
 def _ring(served: Served) -> Iterator[Row]:
+    """Whose a place is, all nodes agree on; in which slot that one is here, they do not."""
     if served.ring_size > 1:
-        places = ring(tuple(target.id for target in served.choice.cluster or ()))
+        at_slot = {endpoint.id: index for index, endpoint in enumerate(served.slots)}
+        members = tuple(endpoint.id for endpoint in served.choice.outside)
+        slots = [at_slot[member] for member in members]
+        places = [slots[index] for index in ring(members)]
         for chunk, at in enumerate(range(0, len(places), _RING_CHUNK)):
             some = tuple(places[at : at + _RING_CHUNK])
             row = Ring(some + (0,) * (_RING_CHUNK - len(some)))
@@ -213,15 +225,17 @@ def _ring(served: Served) -> Iterator[Row]:
 def _backends(served: Served) -> Iterator[Row]:
     cluster = {endpoint.id for endpoint in served.choice.cluster or ()}
     local = {endpoint.id for endpoint in served.choice.local or ()}
+    outside = {endpoint.id for endpoint in served.choice.outside}
     rows = {
-        (chosen, here): Backend(served.id, chosen * _CHOSEN | here * _CHOSEN_LOCAL).pack()
-        for chosen in (False, True)
-        for here in (False, True)
+        (chosen, here, beyond): Backend(
+            served.id, chosen * _CHOSEN | here * _CHOSEN_LOCAL | beyond * _CHOSEN_OUTSIDE
+        ).pack()
+        for chosen, here, beyond in product((False, True), repeat=3)
     }
     for endpoint in served.every:
         # Ready without serving: publishNotReadyAddresses of a pod that is not ready.
         if endpoint.serving or endpoint.ready:
-            row = rows[endpoint.id in cluster, endpoint.id in local]
+            row = rows[endpoint.id in cluster, endpoint.id in local, endpoint.id in outside]
             yield Row("backends", pack_u64(endpoint.id), row)
 
 

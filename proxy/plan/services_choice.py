@@ -1,7 +1,8 @@
 """Owns the choice of endpoints: kube-proxy's CategorizeEndpoints (pkg/proxy/topology.go, 1.36).
 
 Two sets for one family of a service port: those that the whole cluster uses, and those on this
-node. Yields no rows of its own.
+node; and one that kube-proxy does not know, of clients outside (docs/decisions/0025). Yields no
+rows of its own.
 """
 
 from collections.abc import Iterable
@@ -54,13 +55,15 @@ class Choice:
     """What clients of one family of a service port get.
 
     cluster, local: None where nobody asks for that set. anywhere: some endpoint could be used, here
-    or elsewhere.
+    or elsewhere. outside: what clients outside are spread over, alike on every node: hints speak of
+    the places of nodes, and a client may enter by any.
     """
 
     cluster: tuple[Endpoint, ...] | None
     local: tuple[Endpoint, ...] | None
     hints: Hints
     anywhere: bool
+    outside: tuple[Endpoint, ...] = ()
 
 
 def endpoints(
@@ -117,7 +120,12 @@ def _endpoint(service: int, number: int, said: SliceEndpoint) -> Endpoint:
 
 
 def categorize(
-    every: Iterable[Endpoint], at: Standpoint, *, uses_cluster: bool, uses_local: bool
+    every: Iterable[Endpoint],
+    at: Standpoint,
+    *,
+    uses_cluster: bool,
+    uses_local: bool,
+    uses_outside: bool = False,
 ) -> Choice:
     """The sets of those that new flows go to, seen from `at`.
 
@@ -132,7 +140,11 @@ def categorize(
     # Of a nameless node nothing is local: an endpoint without a node would be.
     local = _local(ready, at) or _local(drains, at) if at.node else ()
     return Choice(
-        cluster if uses_cluster else None, local if uses_local else None, hints, bool(cluster)
+        cluster if uses_cluster else None,
+        local if uses_local else None,
+        hints,
+        bool(cluster),
+        (ready or drains) if uses_outside else (),
     )
 
 
@@ -142,7 +154,9 @@ def why_unused(endpoint: Endpoint, choice: Choice, at: Standpoint) -> str:
         return "terminating, serves no more" if endpoint.terminating else "not ready"
     whys = []
     if choice.cluster is not None:
-        whys.append(_why_not_cluster(endpoint, choice.cluster, at, choice.hints))
+        why = _why_not_cluster(endpoint, choice.cluster, at, choice.hints)
+        # Whatever is ready is for clients outside.
+        whys.append(f"{why} and outside" if why and endpoint.ready and choice.outside else why)
     if choice.local is not None:
         whys.append(_why_not_local(endpoint, choice.local, at))
     return "; ".join(filter(None, whys))

@@ -330,7 +330,7 @@ def test_a_client_that_outlived_its_affinity_is_not_bound_by_the_ring(
     north.two_pods()
     ringed(north, north.at.a, north.at.b, proto=proto, affinity_s=60)
     for backend in (1, 2):
-        north.node.put("backends", backend, Backend(SERVICE, BackendFlag.CHOSEN))
+        north.node.put("backends", backend, Backend(SERVICE, BackendFlag.CHOSEN_OUTSIDE))
     sent = [replace(dialled(north, proto), sport=port) for port in range(5000, 5040)]
     assert len({read(arrive(north, one).packet).dst for one in sent}) == 1
     reached = set()

@@ -229,3 +229,14 @@ def test_why_an_endpoint_is_not_used_is_said(
     every = tuple(map(endpoint, endpoints))
     found = categorize(every, HERE, uses_cluster=cluster, uses_local=local)
     assert why_unused(every[0], found, HERE) == why
+
+
+def test_hints_do_not_bind_clients_outside() -> None:
+    every = tuple(map(endpoint, ("a ready z=z1", "b ready z=z2", "c drains z=z1", "d unready")))
+    of = {"uses_cluster": True, "uses_local": False, "uses_outside": True}
+    for zone in ("z1", "z2"):
+        assert names(categorize(every, Standpoint("n1", zone), **of).outside) == "ab"
+    found = categorize(every, HERE, **of)
+    assert why_unused(every[1], found, HERE) == "for clients in zone z2 and outside"
+    assert why_unused(every[2], found, HERE) == "terminating, others are ready"
+    assert names(categorize(every[2:], HERE, **of).outside) == "c"
