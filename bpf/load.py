@@ -24,7 +24,7 @@ from weft.bpf.table import KernelTable
 from weft.bpf.wire import TableSpec
 
 # What a map of the programs' own may be: rows that mean nothing after the packet, or soon after.
-_SCRATCH_KINDS = (MapType.PERCPU_ARRAY, MapType.LRU_HASH)
+_SCRATCH_KINDS = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.LRU_HASH)
 # The kernel takes no BTF for these.
 _WITHOUT_TYPES = (MapType.RINGBUF, MapType.PROG_ARRAY)
 _FLOWS_PER_GIB, _FLOWS_MIN, _FLOWS_MAX = 65_536, 65_536, 524_288

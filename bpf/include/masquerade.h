@@ -15,9 +15,22 @@
 #include "fragment.h"
 #include "hold.h"
 #include "rewrite.h"
+#include "service.h"
 
 /* As many as nf_nat tries at first (net/netfilter/nf_nat_core.c, 6.18). */
 #define PORT_PROBES 128
+/* Where none of these is free, so many more in order: of the default range a quarter. The verifier
+ * follows no more than 8,192 branches deep, and there are five in a turn. */
+#define PORT_SEARCH 1024
+
+/* Where in the range the last search ended, and when it was: jiffies. */
+struct port_search {
+	u32 at;
+	u32 when;
+};
+
+/* The programs' own, not in maps.h. */
+BPF_TABLE("array", u32, struct port_search, port_searches, 1);
 
 static bool is_icmp(const struct packet *p)
 {
@@ -154,39 +167,95 @@ static u32 random_step(u32 range)
 }
 
 /*
- * A port for the flow of p->tuple, into both rows; *leaving says which. Each attempt begins
- * elsewhere and goes in other steps, so that neither a neighbourhood that is full nor the same
- * packet sent again finds the same ports taken.
+ * Whether the answer p->key at `port` is nobody's: not even a client's of a Service that this node
+ * has there, a NodePort say. p->buffer: the key of such a frontend; on the stack it would be
+ * new to the verifier in every turn.
  */
-static bool allocate(struct packet *p, const struct settings *s, const struct address *addr,
-		     struct snat *leaving)
+static bool is_free(struct packet *p, const struct settings *s, __be16 port)
 {
-	struct snat pod = {.addr = p->tuple.src, .port = p->tuple.sport, .seen = p->now};
-	u32 low = s->snat_port_min, range = s->snat_port_max - low + 1, at, step, i;
+	struct frontend_key *served = (struct frontend_key *)p->buffer;
+	struct snat *held;
 
-	if (!has_snat_port(p)) {
-		low = BE16(p->tuple.sport);
-		range = 1;
-	} else if (s->snat_port_max < low || !low) {
+	p->key.dport = port;
+	held = snat.lookup(&p->key);
+	if (held && !is_idle(p, s, held->seen, idle_limit_s(p->key.proto, held->flags)))
 		return false;
+	served->port = port;
+	return !frontends.lookup(served);
+}
+
+/*
+ * The first port that is free from where the last search ended, so that a packet sent again gets on
+ * through the range; 0: none of so many. One search in a tick for all: where nothing is left, new
+ * flows may come faster than a node can search for them.
+ */
+static __be16 search_port(struct packet *p, const struct settings *s, u32 low, u32 range)
+{
+	u32 zero = 0, at, i;
+	struct port_search *search = port_searches.lookup(&zero);
+
+	if (!search || search->when == p->now)
+		return 0;
+	search->when = p->now;
+	at = search->at;
+	for (i = 0; i < PORT_SEARCH; i++) {
+		asm volatile("" : "+r"(i));
+		at = (at + 1) % range;
+		if (is_free(p, s, BE16((u16)(low + at))))
+			break;
 	}
-	pod.flags = flags_after(p, 0, false);
-	leaving->addr = *addr;
-	leaving->seen = p->now;
+	search->at = at;
+	return i < PORT_SEARCH ? p->key.dport : 0;
+}
+
+/*
+ * A port for the answer p->key; 0: none was found. Each attempt begins elsewhere and goes in other
+ * steps, so that neither a neighbourhood that is full nor the same packet sent again finds the same
+ * ports taken. For an echo there is no search: the next comes by itself.
+ */
+static __be16 find_port(struct packet *p, const struct settings *s)
+{
+	u32 low = s->snat_port_min, range = s->snat_port_max - low + 1, at, step, i;
+	__be16 port;
+
+	if (s->snat_port_max < low || !low)
+		return 0;
 	at = bpf_get_prandom_u32() % range;
 	step = random_step(range);
 	for (i = 0; i < PORT_PROBES; i++) {
 		/* Else LLVM falls through into the loop's head: a back-edge to 6.1's verifier. */
 		asm volatile("" : "+r"(i));
 		if (i >= range)
-			return false;
-		leaving->port = BE16((u16)(low + at));
-		arriving_key(p, addr, leaving->port, &p->key);
-		if (reserve(p, s, &pod))
-			return !snat.update(&p->tuple, leaving);
+			return 0;
+		port = BE16((u16)(low + at));
+		if (is_icmp(p))
+			p->key.sport = port;
+		if (is_free(p, s, port))
+			return port;
 		at = (at + step) % range;
 	}
-	return false;
+	return is_icmp(p) ? 0 : search_port(p, s, low, range);
+}
+
+/* A port for the flow of p->tuple, into both rows; *leaving says which. */
+static bool allocate(struct packet *p, const struct settings *s, const struct address *addr,
+		     struct snat *leaving)
+{
+	struct snat pod = {.addr = p->tuple.src, .port = p->tuple.sport, .seen = p->now};
+
+	pod.flags = flags_after(p, 0, false);
+	leaving->addr = *addr;
+	leaving->port = p->tuple.sport;
+	leaving->seen = p->now;
+	arriving_key(p, addr, leaving->port, &p->key);
+	*(struct frontend_key *)p->buffer =
+		(struct frontend_key){.addr = *addr, .proto = p->key.proto};
+	if (has_snat_port(p)) {
+		leaving->port = find_port(p, s);
+		if (!leaving->port)
+			return false;
+	}
+	return reserve(p, s, &pod) && !snat.update(&p->tuple, leaving);
 }
 
 static enum reason put_source(struct __sk_buff *skb, struct packet *p, const struct snat *leaving)
