@@ -11,8 +11,9 @@ from weft.bpf.pins import ForeignPin, PinsUnusable
 from weft.bpf.syscall import BpfError
 from weft.cni.spec import CniError
 from weft.proxy import logs
-from weft.proxy.config import ConfigError, load
-from weft.proxy.daemon import Daemon, KernelTooOld
+from weft.proxy.cleanup import PodsLeft, cleanup
+from weft.proxy.config import CLEANUP, ConfigError, load
+from weft.proxy.daemon import POD_LINKS, Daemon, KernelTooOld
 from weft.proxy.watch.api import ApiUnreachable
 
 log = logging.getLogger("weftd")
@@ -28,20 +29,25 @@ _EXPECTED = (
     ObjectError,
     OSError,
     PinsUnusable,
+    PodsLeft,
 )
-"""Failures of a start that the operator can do something about; their text says what."""
+"""Failures that the operator can do something about; their text says what."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
     try:
-        config = load(sys.argv[1:] if argv is None else argv)
+        config = load(arguments)
     except ConfigError as error:
         print(f"weftd: {error}", file=sys.stderr)
         return USAGE
     logs.start(config.log_level)
     code = 0
     try:
-        asyncio.run(_run(Daemon(config).run))
+        if CLEANUP in arguments:
+            cleanup(config, POD_LINKS)
+        else:
+            asyncio.run(_run(Daemon(config).run))
     except* _EXPECTED as failures:
         for failure in failures.exceptions:
             log.critical("cannot go on", extra={"error": str(failure)})

@@ -17,6 +17,9 @@ from weft.bpf.layout import TABLES
 from weft.proxy.model.world import Mode, SocketHook
 from weft.proxy.observe.web import SocketAddress
 
+CLEANUP = "--cleanup"
+"""What weftd is to do instead of running (proxy.cleanup)."""
+
 
 class ConfigError(Exception):
     """A setting that cannot be used: which, where it came from, and what it may be."""
@@ -204,7 +207,11 @@ def load(argv: Sequence[str]) -> Config:
     for name, setting in SETTINGS.items():
         shown = f"{setting.help} (default: {setting.default or 'none'})"
         parser.add_argument(_flag(name), dest=name, metavar="VALUE", help=shown)
+    parser.add_argument(
+        CLEANUP, action="store_true", help="remove all that Weft left on a drained node, and end"
+    )
     flags = vars(parser.parse_args(argv))
+    flags.pop("cleanup")
     folder = flags.pop("config")
     texts = {name: (setting.default, "default") for name, setting in SETTINGS.items()}
     texts |= _from_folder(Path(folder)) if folder else {}
