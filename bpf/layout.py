@@ -108,6 +108,7 @@ class SettingFlag(IntFlag):
     MASQUERADE = 4
     LAYER3 = 8
     NODE_SOCKETS = 16
+    MASQUERADE_CLIENTS = 32
 
 
 class WorkloadFlag(IntFlag):
@@ -169,6 +170,7 @@ class FlowPath(IntEnum):
     HAIRPIN = 5
     UPLINK = 6
     ENTRY = 7
+    MASKED = 11
 
 
 class PrefixFlag(IntFlag):

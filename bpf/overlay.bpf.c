@@ -163,24 +163,31 @@ static enum reason remember_client(struct packet *p)
 
 /*
  * What the stack hands on to another node's pod. A node that is a client of a Service is masked:
- * the pod would answer it past this node.
+ * the pod would answer it past this node. So are others whose flow says so.
  */
-static enum reason carry_client(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+static enum reason carry_client(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+				const struct workload *src)
 {
 	struct flow *flow;
-	enum reason reason;
 
-	if (p->kind != KIND_PLAIN || (p->fragment && know_fragment(p)))
+	if ((p->kind != KIND_PLAIN && p->kind != KIND_ICMP_ERROR) ||
+	    (p->fragment && know_fragment(p)))
 		return REASON_NONE;
-	flow = find_flow(p, s);
+	flow = find_answered(p, s);
 	if (!flow)
-		return remember_client(p);
+		return src || p->kind != KIND_PLAIN ? REASON_NONE : remember_client(p);
 	if (!(flow->flags & FLOW_TRANSLATED))
 		refresh_flow(p, s, flow);
-	if (!(flow->flags & FLOW_TRANSLATED) || flow->path != PATH_STACK || is_reply(p, flow))
+	if (!(flow->flags & FLOW_TRANSLATED) || !is_by_stack(flow->path) || is_reply(p, flow))
 		return REASON_NONE;
-	reason = masquerade(skb, p, s, p->family == 4 ? &s->gateway4 : &s->gateway6);
-	return reason == REASON_MASQUERADED ? REASON_NONE : reason;
+	return put_mask(skb, p, s, p->family == 4 ? &s->gateway4 : &s->gateway6);
+}
+
+/* Whether what this link brought may be a client. A pod is one to be masked only where the setting
+ * says so: what most of them send is asked no more than that. */
+static bool may_be_client(const struct settings *s, u32 from, const struct workload *src)
+{
+	return from && (!src || (s->flags & SETTING_MASQUERADE_CLIENTS));
 }
 
 static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
@@ -208,7 +215,7 @@ static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
 		return return_to_entry(skb, p, s);
 	node = prefix->node;
-	reason = from && !src ? carry_client(skb, p, s) : REASON_NONE;
+	reason = may_be_client(s, from, src) ? carry_client(skb, p, s, src) : REASON_NONE;
 	if (reason)
 		return reason;
 	return set_tunnel(skb, s, &node) ? REASON_HELPER_FAILED : REASON_TUNNELLED;

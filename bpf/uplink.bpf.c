@@ -62,7 +62,7 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	if (flow && p->kind == KIND_ICMP_ERROR)
 		p->tuple = p->wire;
 	/* A client's, on to a backend that would answer it past this node, is masqueraded anyway. */
-	passes_by = flow && from && !pod;
+	passes_by = flow && from && (!pod || flow->path == PATH_MASKED);
 	if (!passes_by && !(s->flags & SETTING_MASQUERADE))
 		return REASON_NOT_OURS;
 	/* A pod's, or the node's own about what it could not hand on to a pod. */
@@ -122,6 +122,17 @@ static enum reason unmask(struct __sk_buff *skb, struct packet *p, const struct 
 	return p->kind == KIND_PLAIN ? restore(skb, p, s) : REASON_NOT_OURS;
 }
 
+/* Whether anybody's packets leave with this node's address. */
+static bool may_be_masked(const struct settings *s)
+{
+	struct north_south *row;
+
+	if (s->flags & SETTING_MASQUERADE)
+		return true;
+	row = north_south_row();
+	return row && row->by_stack;
+}
+
 static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
@@ -144,7 +155,7 @@ static enum reason handle_from_uplink(struct __sk_buff *skb, struct packet *p)
 		hold_copy(skb, p, s);
 		return REASON_NOT_OURS;
 	}
-	reason = s->flags & SETTING_MASQUERADE ? unmask(skb, p, s) : REASON_NOT_OURS;
+	reason = may_be_masked(s) ? unmask(skb, p, s) : REASON_NOT_OURS;
 	return reason != REASON_NOT_OURS || layer3 ? reason : come_in(skb, p, s);
 }
 

@@ -19,6 +19,7 @@
 #include "echo.h"
 #include "narrow.h"
 #include "neighbour.h"
+#include "mask.h"
 #include "group.h"
 #include "leave.h"
 
@@ -107,7 +108,7 @@ static enum reason translate_packet(struct __sk_buff *skb, struct packet *p,
 {
 	if (p->translated)
 		return rewrite(skb, p, &p->wire, &p->tuple);
-	if (path == PATH_STACK || !flow || !(flow->flags & FLOW_TRANSLATED) || !is_reply(p, flow))
+	if (is_by_stack(path) || !flow || !(flow->flags & FLOW_TRANSLATED) || !is_reply(p, flow))
 		return REASON_NONE;
 	return restore_vip(skb, p, flow);
 }
@@ -132,6 +133,10 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 		path = choose_path(p, s, src, dst, to, &reason);
 		if (path == PATH_NONE)
 			return reason;
+		if (!flow && starts_masked(p, s, true)) {
+			path = PATH_MASKED;
+			by_stack();
+		}
 		if (flow && flow->path != path)
 			flow->path = path;
 	}
@@ -213,6 +218,9 @@ static enum reason handle_from_pod(struct __sk_buff *skb, struct packet *p)
 	reason = know_fragment(p);
 	if (reason)
 		return reason;
+	reason = take_mask_off(skb, p, s);
+	if (reason != REASON_NOT_OURS)
+		return reason;
 	return is_group(&p->tuple.dst) ? send_to_group(p, src) : leave_pod(skb, p, s, src);
 }
 
@@ -266,6 +274,22 @@ static bool is_from_server(struct __sk_buff *skb, const struct packet *p)
 	return listens;
 }
 
+/* What the flow of an admitted packet wants changed before its pod gets it. */
+static enum reason put_on(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			  const struct flow *flow)
+{
+	struct address mask;
+
+	if (!flow || !(flow->flags & FLOW_TRANSLATED))
+		return REASON_NONE;
+	if (is_reply(p, flow))
+		return restore_vip(skb, p, flow);
+	if (flow->path != PATH_MASKED)
+		return REASON_NONE;
+	mask_address(s, p->family, &mask);
+	return put_mask(skb, p, s, &mask);
+}
+
 /* The stack's packet for a local pod, `dst`: judged here unless the sender's link did. */
 static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *dst)
@@ -276,15 +300,15 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 	enum reason reason;
 
 	/* Pieces that no link brought (is_own_node) were proven where the flow that they go by was. */
-	if (!own_node && (skb->ingress_ifindex || !flow || flow->path != PATH_STACK) &&
+	if (!own_node && (skb->ingress_ifindex || !flow || !is_by_stack(flow->path)) &&
 	    is_forged(skb, p, s))
 		return REASON_SOURCE_SPOOFED;
 	/* What a server of the node's says unasked was asked for by the pod, and that is forgotten. */
 	if (own_node && !flow && (p->tcp_flags & TCP_ACK))
 		own_node = !is_from_server(skb, p);
 	reason = admit(p, s, flow, src, dst, PATH_STACK, own_node ? FLOW_OWN_NODE : 0);
-	if (!reason && flow && is_reply(p, flow) && (flow->flags & FLOW_TRANSLATED))
-		reason = restore_vip(skb, p, flow);
+	if (!reason)
+		reason = put_on(skb, p, s, flow);
 	return reason ? reason : REASON_STACK;
 }
 

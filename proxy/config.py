@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from weft.bpf.layout import TABLES
-from weft.proxy.model.world import Mode, SocketHook
+from weft.proxy.model.world import ClientAddress, Mode, SocketHook
 from weft.proxy.observe.web import SocketAddress
 
 CLEANUP = "--cleanup"
@@ -152,6 +152,14 @@ class Config:
     socket_hook: Annotated[
         SocketHook,
         Setting("all", "sockets that translate VIPs: all, or node: not those of pods", SocketHook),
+    ]
+    client_address: Annotated[
+        ClientAddress,
+        Setting(
+            "keep",
+            "whom endpoints see: keep (the client), or masquerade (a node, as kube-proxy has it)",
+            ClientAddress,
+        ),
     ]
     node_port_addresses: Annotated[
         tuple[IPv4Network | IPv6Network, ...],

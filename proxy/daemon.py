@@ -258,6 +258,7 @@ def _settings(config: Config) -> Settings:
         snat_port_max=config.snat_port_max,
         event_sample=config.event_sample,
         socket_hook=config.socket_hook,
+        client_address=config.client_address,
         node_port_addresses=config.node_port_addresses,
         external_ips=config.external_ips,
         service_cidrs=config.service_cidrs,

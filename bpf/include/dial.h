@@ -83,13 +83,13 @@ static bool recall_vip(struct bpf_sock_addr *ctx, struct peer *peer)
 }
 
 /*
- * Whether a pod's packets say what becomes of them: who sends them counts, or they are to be
- * dropped without a word.
+ * Whether a pod's packets say what becomes of them: who sends them counts, they are to be dropped
+ * without a word, or masked.
  */
-static bool is_for_packets(const struct frontend *frontend)
+static bool is_for_packets(const struct settings *s, const struct frontend *frontend)
 {
 	return (frontend->flags & (FRONTEND_RANGES | FRONTEND_ELSEWHERE | FRONTEND_LOOPBACK)) ||
-	       frontend->affinity_s;
+	       frontend->affinity_s || masks_clients(s, frontend, true);
 }
 
 /* DIALLED_SERVICE: there may be a slot. Most of what is dialled is no Service's: asked last. */
@@ -97,7 +97,7 @@ static enum dialled reach_frontend(struct bpf_sock_addr *ctx, const struct setti
 				   const struct frontend *frontend)
 {
 	if (!is_of_node(ctx, s))
-		return is_spared(ctx, s) || is_for_packets(frontend) ? DIALLED_OTHER
+		return is_spared(ctx, s) || is_for_packets(s, frontend) ? DIALLED_OTHER
 								     : DIALLED_SERVICE;
 	if ((frontend->flags & FRONTEND_RANGES) && !(frontend->flags & FRONTEND_NODE_IN_RANGES))
 		return DIALLED_OUTSIDE_RANGE;

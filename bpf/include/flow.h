@@ -20,6 +20,11 @@
 
 #define FLOW_FINS (FLOW_FIN_INITIATOR | FLOW_FIN_RESPONDER)
 
+static bool is_by_stack(enum flow_path path)
+{
+	return path == PATH_STACK || path == PATH_MASKED;
+}
+
 static bool is_swapped(const struct tuple *t)
 {
 	const u64 *src = (const u64 *)&t->src, *dst = (const u64 *)&t->dst;

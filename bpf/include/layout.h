@@ -27,6 +27,7 @@ enum setting_flag {
 	SETTING_MASQUERADE = 4, /* pods' traffic leaving through an uplink gets its address */
 	SETTING_LAYER3 = 8,	/* an uplink has no Ethernet header: its row says which */
 	SETTING_NODE_SOCKETS = 16, /* pods' sockets are left alone, the node's are not */
+	SETTING_MASQUERADE_CLIENTS = 32, /* Services' clients are masqueraded as kube-proxy does */
 };
 
 struct settings {
@@ -199,6 +200,7 @@ enum flow_path {
 	PATH_HAIRPIN = 5, /* backend and client are one pod: the client's address is masked */
 	PATH_UPLINK = 6,  /* from a client outside, through a Service; it is behind `ifindex` */
 	PATH_ENTRY = 7,	  /* the same, brought through the overlay by the node whose end `vip` is */
+	PATH_MASKED = 11, /* the stack's, and the backend gets it with this node's address as source */
 };
 
 struct flow {

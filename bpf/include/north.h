@@ -13,6 +13,7 @@
 #include "deliver.h"
 #include "echo.h"
 #include "fragment.h"
+#include "mask.h"
 #include "narrow.h"
 #include "policy.h"
 #include "refuse.h"
@@ -161,7 +162,7 @@ static struct flow *find_client_flow(struct packet *p, const struct settings *s,
 	flow = find_flow(p, s);
 	if (!flow || (dst && !is_held_by(p, flow, dst, false)) || is_dialled_anew(p, flow))
 		return 0;
-	if (flow->path != path && flow->path != PATH_STACK)
+	if (flow->path != path && path != PATH_MASKED && !is_by_stack(flow->path))
 		flow->path = path;
 	if (flow->ifindex != p->came_by)
 		flow->ifindex = p->came_by;
@@ -202,7 +203,7 @@ static enum reason bring_in(struct __sk_buff *skb, struct packet *p, const struc
 {
 	struct workload *dst = workloads.lookup(&p->tuple.dst);
 	struct prefix *to = dst ? 0 : prefix_of(&p->tuple.dst);
-	enum flow_path path = way_in(p, s, dst, to);
+	enum flow_path path = starts_masked(p, s, false) ? PATH_MASKED : way_in(p, s, dst, to);
 	struct flow *flow;
 	enum reason reason;
 

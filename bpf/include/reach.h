@@ -43,7 +43,7 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 	if (flow && came == PATH_ENTRY)
 		follow_entry(p, flow);
 	else if (flow)
-		path = flow->path == PATH_STACK ? PATH_STACK : came;
+		path = is_by_stack(flow->path) ? PATH_STACK : came;
 	reason = admit(p, s, flow, 0, dst, path, 0);
 	if (reason)
 		return reason;

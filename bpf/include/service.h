@@ -20,6 +20,19 @@ static struct frontend *frontend_at(const struct address *addr, __be16 port, u8 
 	return frontends.lookup(&key);
 }
 
+/*
+ * Whether its backends see this node as their client, where the setting says so. As kube-proxy
+ * has it: not for policy Local, and of clients `inside` only for those that asked at an external
+ * address.
+ */
+static bool masks_clients(const struct settings *s, const struct frontend *frontend, bool inside)
+{
+	if (!(s->flags & SETTING_MASQUERADE_CLIENTS) ||
+	    (frontend->flags & FRONTEND_LOCAL_OUTSIDE))
+		return false;
+	return !inside || (frontend->flags & FRONTEND_EXTERNAL);
+}
+
 /* Whether a client may use a frontend that is for source_ranges only. */
 static bool is_in_ranges(const struct frontend *frontend, const struct address *client)
 {

@@ -215,6 +215,17 @@ static enum reason translate(struct packet *p, const struct settings *s)
 	return reason;
 }
 
+/* Whether the flow that a translated packet starts is to be masked. */
+static bool starts_masked(const struct packet *p, const struct settings *s, bool inside)
+{
+	struct frontend *frontend;
+
+	if (!(s->flags & SETTING_MASQUERADE_CLIENTS) || !p->translated || p->hairpin)
+		return false;
+	frontend = frontend_at(&p->vip, p->vip_port, p->tuple.proto);
+	return frontend && masks_clients(s, frontend, inside);
+}
+
 /* Remembers a choice that was admitted, so that the client's next packet meets it. */
 static enum reason remember_choice(struct packet *p)
 {

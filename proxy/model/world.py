@@ -56,6 +56,13 @@ class SocketHook(StrEnum):
     NODE = "node"
 
 
+class ClientAddress(StrEnum):
+    """Whom endpoints see as a client: itself, or a node wherever kube-proxy masquerades."""
+
+    KEEP = "keep"
+    MASQUERADE = "masquerade"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator set and the node is; fixed while the daemon runs."""
@@ -78,6 +85,7 @@ class Settings:
     snat_port_max: int = 65535
     event_sample: int = 0
     socket_hook: SocketHook = SocketHook.ALL
+    client_address: ClientAddress = ClientAddress.KEEP
     node_port_addresses: tuple[IPv4Network | IPv6Network, ...] = ()
     """Where node ports are served; (): at the Node's InternalIPs."""
     external_ips: bool = True

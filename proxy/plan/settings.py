@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from weft.bpf.layout import UNSPECIFIED, SettingFlag, pack_u32
 from weft.bpf.layout import Settings as SettingsRow
 from weft.proxy.model.objects import Address, Kind, Link, Node
-from weft.proxy.model.world import Change, Mode, SocketHook, World
+from weft.proxy.model.world import Change, ClientAddress, Mode, SocketHook, World
 from weft.proxy.plan.links import HOLD_LINK
 from weft.proxy.plan.node import HELD, HOLD, OVERLAY, gateway, pod_cidr
 from weft.proxy.plan.rows import Planner, Row
@@ -66,6 +66,8 @@ def _flags(world: World, overlay: bool) -> SettingFlag:
         flags |= SettingFlag.LAYER3
     if settings.socket_hook is SocketHook.NODE:
         flags |= SettingFlag.NODE_SOCKETS
+    if settings.client_address is ClientAddress.MASQUERADE:
+        flags |= SettingFlag.MASQUERADE_CLIENTS
     return flags
 
 

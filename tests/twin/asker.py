@@ -60,12 +60,17 @@ async def ask(question: Question, limit_s: float) -> set[str]:
 
 
 async def ask_patiently(question: Question, limit_s: float, free: asyncio.Semaphore) -> list[str]:
-    """Who was silent may have been busy: it is asked once more, for longer."""
+    """Who was silent may have been busy: it is asked once more, for longer; who then answers some
+    of the time, up to three times."""
     async with free:
         said = await ask(question, limit_s)
-    if "silent" in said:
+    for _ in range(3):
+        if "silent" not in said:
+            break
         async with free:
             said = await ask(question, PATIENCE * limit_s)
+        if said == {"silent"}:
+            break
     return sorted(said)
 
 

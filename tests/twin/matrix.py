@@ -78,6 +78,21 @@ def number(policy: str, placement: str) -> int:
     return SERVICES.index((policy, placement))
 
 
+def entry_node(cell: Cell) -> str:
+    """Where a cell's address is translated: what is not a node's own, at the client's."""
+    if cell.place in NODES:
+        return cell.place
+    return NODES[0] if cell.client == "outside" else PODS.get(cell.client, cell.client)
+
+
+def client_at(cell: Cell, entry: str) -> str:
+    """As whom it comes there: a node is itself, a pod leaves its own with the node's address."""
+    own = PODS.get(cell.client, cell.client)
+    if cell.client in NODES or (cell.client in PODS and own != entry):
+        return own
+    return "the client"
+
+
 def asked(cell: Cell, nodes: Mapping[str, Mapping[int, str]]) -> Asked:
     """nodes: their addresses by name and version."""
     at, version = number(cell.policy, cell.placement), cell.version

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from ipaddress import ip_interface, ip_network
+from itertools import count
 from pathlib import Path
 
 from deploy.netlab import Lab
@@ -53,6 +54,7 @@ class Rig:
     ) -> None:
         self.lab = lab
         self._stack = ExitStack()
+        self._turns = count()
         self._nodes = dict(zip(NODES, lab.nodes, strict=True))
         for name, on in PODS.items():
             node = self._nodes[on]
@@ -91,6 +93,7 @@ class Rig:
     def ask(self, cells: Iterable[Cell]) -> Answers:
         """What each is answered: "SERVER saw WHO", "refused", "silent"; who: the client, a node or
         a bare address."""
+        self._take_fresh_ports()
         by_client: dict[str, list[Cell]] = {client: [] for client in CLIENTS}
         for cell in cells:
             by_client[cell.client].append(cell)
@@ -102,6 +105,19 @@ class Rig:
             for cell, answers in zip(some, self._taken(client), strict=True):
                 said[cell] = frozenset(self._named(cell, answer) for answer in answers)
         return said
+
+    def _take_fresh_ports(self) -> None:
+        """No question is taken for one of an earlier turn, which conntrack still knows."""
+        first = 10_000 + 8_000 * (next(self._turns) % 6)
+        ports = f"net.ipv4.ip_local_port_range={first} {first + 7_999}"
+        for client in CLIENTS:
+            namespace = self._namespace(client)
+            run("ip", "netns", "exec", namespace, "sysctl", "-qw", ports)
+
+    def _namespace(self, client: str) -> str:
+        if client == "outside":
+            return self.lab.switch
+        return (self.pods.get(client) or self._nodes[client]).namespace
 
     def is_served(self, sentinel: Sentinel) -> bool:
         """On both nodes, in both families."""
