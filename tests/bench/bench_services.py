@@ -29,7 +29,7 @@ OURS = "Weft"
 PEERS = ("iptables", "nftables")
 SETTLES_S = 240
 # kube-proxy waits a second after each sync, and at size its syncs take longer.
-EVENTS = {OURS: 100, "iptables": 8, "nftables": 8}
+EVENTS = {OURS: 100, "iptables": 6, "nftables": 6}
 FIRST_VIP, PORT, TARGET = IPv4Address("10.96.4.0"), 80, 8080
 WAYS = {"here": "10.96.3.1", "there": "10.96.3.2"}
 MOVING = "10.96.3.3"

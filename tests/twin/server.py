@@ -4,6 +4,7 @@ usage: server.py NAME PORT READY-FILE. One thread, and a connection is closed at
 thousands of times (deploy/netlab/answer.py has a thread for each and keeps them open).
 """
 
+import contextlib
 import selectors
 import socket
 import sys
@@ -28,13 +29,15 @@ def main() -> None:
     Path(sys.argv[3]).touch()
     while True:
         for key, _ in ready.select():
-            if key.fileobj is datagrams:
-                _, peer = datagrams.recvfrom(512)
-                datagrams.sendto(greeting(name, peer[0]), peer)
-            else:
-                connection, peer = listener.accept()
-                with connection:
-                    connection.sendall(greeting(name, peer[0]))
+            # Who asked may have given up.
+            with contextlib.suppress(OSError):
+                if key.fileobj is datagrams:
+                    _, peer = datagrams.recvfrom(512)
+                    datagrams.sendto(greeting(name, peer[0]), peer)
+                else:
+                    connection, peer = listener.accept()
+                    with connection:
+                        connection.sendall(greeting(name, peer[0]))
 
 
 if __name__ == "__main__":
