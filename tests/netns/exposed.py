@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 from typing import Any
 
 from deploy.netlab import Lab, Pod, manifests
 from deploy.netlab.shell import run, wait_for
-from tests.netns.ask import Host, ask
+from tests.netns.ask import Answer, Host, ask
 from tests.netns.outside import serve
 
 PORT, NODE_PORT, LOCAL_NODE_PORT = 8080, 30_090, 30_091
@@ -34,10 +34,15 @@ class Stage:
         words = ("route", "replace", BALANCERS[version], "via", self.own(node, version))
         run("ip", "-n", self.lab.switch, *words)
 
+    def answers(self, address: str, port: int, *, udp: bool) -> list[Answer]:
+        """To a dozen questions, each from a port of its own: all of them, from what was asked."""
+        found = [ask(self.client, address, port, udp=udp) for _ in range(12)]
+        answers = [answer for answer in found if answer]
+        assert [a.peer for a in answers] == [address] * len(found)
+        return answers
+
     def servers(self, address: str, port: int, *, udp: bool) -> set[str]:
-        answers = [ask(self.client, address, port, udp=udp) for _ in range(12)]
-        assert all(a and a.peer == address and ip_address(a.seen).version for a in answers)
-        return {a.server for a in answers if a}
+        return {answer.server for answer in self.answers(address, port, udp=udp)}
 
     def is_served(self, address: str) -> bool:
         return ask(self.client, address, NODE_PORT, timeout_s=0.5) is not None
