@@ -36,6 +36,9 @@ class AllowAll:
     async def detached(self, attachment: Attachment) -> None:
         log.info("%s detached", attachment.key)
 
+    async def missing(self, attachment: Attachment) -> tuple[str, ...]:
+        return ()
+
     def network(self) -> PodNetwork:
         """Raises CniError INVALID_CONFIG, naming the key, where `mode` or `ranges` do not read."""
         config = self._config

@@ -55,5 +55,8 @@ class Node(Protocol):
     async def detached(self, attachment: Attachment) -> None:
         """Forgets the pod; a pod that it does not know is success."""
 
+    async def missing(self, attachment: Attachment) -> tuple[str, ...]:
+        """What of the pod's rows and hooks is not in force now, for people. Raises NotReady."""
+
     def network(self) -> PodNetwork:
         """What new pods get now. Cheap: STATUS asks it every few seconds. Raises NotReady."""

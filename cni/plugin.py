@@ -219,7 +219,8 @@ class Plugin:
                     raise CniError(Code.UNKNOWN_CONTAINER, f"{request.key} is not attached")
                 network = self._node.network()
                 seen = await _in_thread(lambda: inspect(pod, attachment))
-        problems = disagreements(attachment, previous, network.mode, seen)
+                missing = await self._node.missing(attachment)
+        problems = (*disagreements(attachment, previous, network.mode, seen), *missing)
         if problems:
             raise CniError(
                 Code.NOT_AS_ADDED, f"{request.key} is not as it was added", "; ".join(problems)

@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,7 +20,7 @@ from weft.proxy.apply.applier import Applier, Counts
 from weft.proxy.apply.bridge import Bridge
 from weft.proxy.apply.desired import Desired, Owner, RowKey
 from weft.proxy.apply.gate import Stage
-from weft.proxy.apply.ledger import State, Status
+from weft.proxy.apply.ledger import State, Status, key_text
 from weft.proxy.apply.order import in_order
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.intake import Intake
@@ -142,6 +142,24 @@ class Loop:
         places = (place for owner in owners for place in self.desired.places(owner))
         statuses = ((place.table, ledger.status(place)) for place in places)
         return tuple(f"{t}: {s.reason}" for t, s in statuses if s.state is not State.DONE)
+
+    async def missing(self, owners: Iterable[Owner]) -> tuple[str, ...]:
+        """The rows of `owners` that the kernel has not, for people; the next turn brings them. An
+        owner without rows wants some in vain. Raises OSError.
+        """
+
+        def read() -> Iterator[str]:
+            for owner in owners:
+                places = self.desired.places(owner)
+                present = {place.table: self.applier.dump(place.table) for place in places}
+                if not places:
+                    yield f"{owner[0]}: no row"
+                for place in places:
+                    if present[place.table].get(place.key) != self.desired.value(place):
+                        self.suspect(place.table)
+                        yield f"{place.table}: not as planned at {key_text(place.key)}"
+
+        return await self.between_turns(lambda: tuple(read()))
 
     async def between_turns(self, ask: Callable[[], T]) -> T:
         """Run `ask` on the worker, where nothing moves meanwhile."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from weft.cni.node import LinkMode, NotReady, PodNetwork
 from weft.cni.spec import Attachment
+from weft.proxy.apply.desired import Owner
 from weft.proxy.apply.gate import Stage
 from weft.proxy.handover import Handovers
 from weft.proxy.loop import Loop
@@ -53,6 +54,14 @@ class DaemonNode:
             why = "; ".join(self._loop.unfinished(owners))
             raise NotReady(f"pod {workload.ref}: not in the kernel after 10 s: {why}")
 
+    async def missing(self, attachment: Attachment) -> tuple[str, ...]:
+        """Reads the kernel's tables, and has them mended where they lack something. Raises NotReady
+        while the cluster's state is not known: what judges the pod may be the last daemon's.
+        """
+        if self._loop.applier.stage is Stage.STARTING:
+            raise NotReady(f"waits for {', '.join(self._loop.intake.waits_for())}")
+        return await self._loop.missing(_owners(attachment.host_ifname))
+
     async def detached(self, attachment: Attachment) -> None:
         """Returns when the pod's rows are gone. An unknown one is success."""
         gone = self._loop.world.workload(attachment.host_ifname)
@@ -92,6 +101,11 @@ class DaemonNode:
         """Pods outside of Kubernetes (cnitool) have no UID and are not waited for."""
         pod = self._loop.world.pod(workload.ref)
         return not workload.ref.name or (pod is not None and workload.uid in ("", pod.uid))
+
+
+def _owners(key: str) -> tuple[Owner, ...]:
+    """Whose rows let a pod talk: without one of them it is cut off."""
+    return ("workloads", key), ("pod_links", key), ("hooks", ("workload", key))
 
 
 def workload_of(attachment: Attachment) -> Workload:

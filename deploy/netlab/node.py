@@ -74,6 +74,8 @@ class LabNode:
     """Whose `weft` its daemon runs: another version's, where an upgrade is tried."""
     launcher: tuple[str | Path, ...] = ("-m", "weft.proxy")
     pods: dict[str, Pod] = field(default_factory=dict)
+    added: dict[str, object] = field(default_factory=dict)
+    """What ADD answered, by pod."""
     daemon: "subprocess.Popen[bytes] | None" = None
     _undo: ExitStack = field(default_factory=ExitStack)
 
@@ -212,7 +214,7 @@ class LabNode:
         run("ip", "netns", "add", namespace)
         pod = Pod(name, space, uid, namespace, self.cgroup, ())
         self.pods[name] = pod
-        result = json.loads(self.cni("ADD", pod))
+        result = self.added[name] = json.loads(self.cni("ADD", pod))
         addresses = tuple(ip_address(ip["address"].split("/")[0]) for ip in result["ips"])
         pod = Pod(name, space, uid, namespace, self.cgroup, addresses)
         self.pods[name] = pod
@@ -240,6 +242,8 @@ class LabNode:
             "name": conflist["name"],
             "cniVersion": conflist["cniVersion"],
         }
+        if verb == "CHECK":
+            plugin["prevResult"] = self.added[pod.name]
         names = {
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": f"{self.name}-{pod.name}-{pod.uid[:8]}",

@@ -107,6 +107,20 @@ def test_an_unfinished_row_is_named_until_a_retry_brings_it_in() -> None:
     asyncio.run(story())
 
 
+def test_what_another_hand_took_is_missing_and_back_with_the_next_turn() -> None:
+    async def story() -> None:
+        async with running() as bench:
+            owners = await bench.loop.submit(moved("a", row="1"))
+            assert await bench.loop.missing(owners) == ()
+            del bench.target.rows["a"]
+            assert await bench.loop.missing(owners) == ("peers: not as planned at a",)
+            await bench.turned()
+            assert await bench.loop.missing(owners) == ()
+            assert await bench.loop.missing([("test", "b")]) == ("test: no row",)
+
+    asyncio.run(story())
+
+
 def test_a_planner_that_raises_keeps_its_rows_and_hurts_no_other() -> None:
     async def story() -> None:
         async with running() as bench:
