@@ -6,6 +6,8 @@ VENV := $(BUILD)/venv
 PY := $(VENV)/bin/python
 TREE := $(BUILD)/tree/weft
 PYTEST := $(PY) -m pytest -p no:cacheprovider
+# A file's tests share its labs and stay together; files run beside each other, one for each CPU.
+BESIDE := -n auto --dist loadfile
 
 # What Debian or Ubuntu must carry: BCC and its headers to compile, the rest to wire and to look.
 PACKAGES := python3-bpfcc linux-headers-amd64 libbpf1 gcc libc6-dev iproute2 nftables iptables tcpdump iputils-ping procps mmdebstrap
@@ -51,16 +53,16 @@ type: venv ## mypy strict, tests too
 	$(VENV)/bin/mypy -p weft.bpf -p weft.cni -p weft.proxy -p weft.cli && $(VENV)/bin/mypy tests deploy
 
 test: packages venv shim objects lint type ## everything that needs no Kubernetes binaries, in minutes
-	$(PYTEST) -q -m "not long" tests/test_house.py tests/unit tests/packet tests/netns
+	$(PYTEST) -q $(BESIDE) -m "not long" tests/test_house.py tests/unit tests/packet tests/netns
 
 test-long: packages venv shim objects ## nodes that break, move, are upgraded, paths of every mode and size: twenty minutes
-	$(PYTEST) -q -m long tests/netns
+	$(PYTEST) -q $(BESIDE) -m long tests/netns
 
 test-unit: venv ## what needs no root and no kernel
 	$(PYTEST) -q tests/test_house.py tests/unit
 
 test-netns: packages venv shim objects ## nodes and pods as namespaces
-	$(PYTEST) -q tests/netns
+	$(PYTEST) -q $(BESIDE) tests/netns
 
 demo: packages venv shim objects ## two nodes, six pods, a Service, two policies, in a picture
 	$(PY) -m deploy.demo
