@@ -23,10 +23,10 @@ from weft.proxy.apply.links import LinksTarget
 from weft.proxy.apply.routes import RoutesTarget
 from weft.proxy.apply.target import Target
 from weft.proxy.config import Config
+from weft.proxy.upkeep import CHECKPOINT
+from weft.proxy.watch.checkpoint import API_SERVERS
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT = "api.json"
 
 
 class PodsLeft(Exception):
@@ -78,7 +78,8 @@ def _pins(folder: Path) -> Iterator[Path]:
 def _state(config: Config) -> tuple[Path, ...]:
     """What is ours below `state`, and the sockets that a daemon left."""
     state = config.state
-    return state / "cni", state / CHECKPOINT, config.cni_socket, config.api_socket
+    files = (state / "cni", state / CHECKPOINT, state / API_SERVERS)
+    return *files, config.cni_socket, config.api_socket
 
 
 def _remove(path: Path) -> None:

@@ -50,7 +50,8 @@ from weft.proxy.plan.path_mtu import routed_ends
 from weft.proxy.planning import Planning
 from weft.proxy.ring import Ring
 from weft.proxy.stranded import Stranded
-from weft.proxy.upkeep import ApiKeeper, Upkeep
+from weft.proxy.upkeep import CHECKPOINT, ApiKeeper, Upkeep
+from weft.proxy.watch import checkpoint
 from weft.proxy.watch.api import ApiServers
 from weft.proxy.watch.ask import Asker
 from weft.proxy.watch.events import Listed
@@ -327,6 +328,8 @@ def _start_sources(config: Config, loop: Loop, stack: AsyncExitStack) -> Sources
     from weft.proxy.watch.connect import connect
 
     servers = connect(config.api_servers, config.kubeconfig, config.kubelet_servers)
+    for known in checkpoint.load_api_servers(config.state / CHECKPOINT, config.node):
+        loop.post(known)
     kube = Kube(servers, loop.post)
     kube.start()
     stack.callback(kube.stop)

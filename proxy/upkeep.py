@@ -40,6 +40,8 @@ HOOKS_TIMEOUT_S = 10.0
 OLDER_EVERY_S = 1.0
 """How often a start asks whether a hook is left that it could not replace."""
 
+CHECKPOINT = "api.json"
+
 CACHE_AFTER_S = 5.0
 """How long a start waits for the API server before it takes the checkpoint."""
 
@@ -142,7 +144,7 @@ class ApiKeeper:
     def __init__(
         self, config: Config, loop: Loop, servers: ApiServers, ready: asyncio.Event
     ) -> None:
-        self._path = config.state / "api.json"
+        self._path = config.state / CHECKPOINT
         self._node = config.node
         self._condition = NodeCondition(servers, config.node, config.remove_taint)
         self.notices = Notices(servers, config.node)

@@ -7,7 +7,7 @@ A cache of the API and nothing else: it fills what the kernel lacks, never chang
 import logging
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -17,6 +17,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from weft.proxy.model.lastknown import API_SERVER
 from weft.proxy.model.objects import (
     EndpointSlice,
     Kind,
@@ -28,11 +29,12 @@ from weft.proxy.model.objects import (
     ServiceCIDR,
 )
 from weft.proxy.model.world import Key, Record, World
-from weft.proxy.watch.events import Listed, key_of
+from weft.proxy.watch.events import Listed, Moved, key_of
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+API_SERVERS = "api-servers.json"
 RECORDS: Mapping[Kind, type] = {
     Kind.NODE: Node,
     Kind.NAMESPACE: Namespace,
@@ -54,11 +56,16 @@ _Load = Callable[[Any], Any]
 
 
 def save(path: Path, world: World) -> None:
-    """Write the API's part of `world` by rename. Raises OSError."""
-    tables = {kind: list(world.table(kind).values()) for kind in RECORDS}
-    data = msgspec.json.encode(
-        {"format": FORMAT, "node": world.settings.node, "tables": tables}, enc_hook=str
-    )
+    """Write the API's part of `world` by rename, and beside it the API server's own endpoints.
+    Raises OSError.
+    """
+    node = world.settings.node
+    _write(path, node, {kind: list(world.table(kind).values()) for kind in RECORDS})
+    _write(path.with_name(API_SERVERS), node, {Kind.SLICE: list(world.slices_of(API_SERVER))})
+
+
+def _write(path: Path, node: str, tables: Mapping[Kind, list[Any]]) -> None:
+    data = msgspec.json.encode({"format": FORMAT, "node": node, "tables": tables}, enc_hook=str)
     fresh = path.with_suffix(".new")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(fresh, "wb", opener=_private) as file:
@@ -68,11 +75,24 @@ def save(path: Path, world: World) -> None:
 
 def load(path: Path, node: str) -> Iterator[Listed]:
     """The kinds of the checkpoint, marked as cached; nothing when it cannot be used."""
+    yield from _read(path, node, RECORDS)
+
+
+def load_api_servers(path: Path, node: str) -> Iterator[Moved]:
+    """The API server's endpoints as last known, beside the checkpoint `path`. They go into the
+    World before anything lists, so that they stay (model.lastknown) where its slices are empty when
+    the daemon starts; a file of their own, since every start reads it.
+    """
+    for listed in _read(path.with_name(API_SERVERS), node, (Kind.SLICE,)):
+        yield from (Moved(Kind.SLICE, key, record) for key, record in listed.records.items())
+
+
+def _read(path: Path, node: str, kinds: Iterable[Kind]) -> Iterator[Listed]:
     try:
         body = msgspec.json.decode(path.read_bytes())
         if (body["format"], body["node"]) != (FORMAT, node):
             raise ValueError(f"format {body['format']} of node {body['node']}")
-        listed = [_listed(kind, body["tables"].get(kind, [])) for kind in RECORDS]
+        listed = [_listed(kind, body["tables"].get(kind, [])) for kind in kinds]
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError) as error:

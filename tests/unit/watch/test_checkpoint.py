@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from weft.proxy.intake import Intake
+from weft.proxy.model.lastknown import API_SERVER
 from weft.proxy.model.objects import (
     EndpointSlice,
     IPBlock,
@@ -29,7 +31,7 @@ from weft.proxy.model.objects import (
 )
 from weft.proxy.model.world import Change, Record, Settings, World
 from weft.proxy.watch import checkpoint
-from weft.proxy.watch.events import key_of
+from weft.proxy.watch.events import Listed, key_of
 
 WEB = Ref("default", "web")
 V4, V6 = ip_address("10.244.1.5"), ip_address("fd00::5")
@@ -112,3 +114,52 @@ def test_another_nodes_checkpoint_is_not_used(tmp_path: Path) -> None:
 
 def test_a_missing_checkpoint_is_no_error(tmp_path: Path) -> None:
     assert list(checkpoint.load(tmp_path / "api.json", "n1")) == []
+
+
+A, B = (f"192.0.2.{n}" for n in (1, 2))
+
+
+def api_server(*addresses: str) -> EndpointSlice:
+    some = tuple(SliceEndpoint(ip_address(a), True, True, False, "", None) for a in addresses)
+    return EndpointSlice(API_SERVER, API_SERVER.name, (), some)
+
+
+def known(world: World) -> set[str]:
+    pieces = world.slices_of(API_SERVER)
+    return {str(endpoint.address) for piece in pieces for endpoint in piece.endpoints}
+
+
+def started(path: Path, *listed: EndpointSlice) -> World:
+    """As a daemon starts: what is on disk, then what the API lists."""
+    intake = Intake(World(Settings("n1")), frozenset({Kind.SLICE}))
+    for moved in checkpoint.load_api_servers(path, "n1"):
+        list(intake.take(moved))
+    list(intake.take(Listed(Kind.SLICE, {piece.ref: piece for piece in listed})))
+    return intake.world
+
+
+@pytest.mark.parametrize("listed", [(), (api_server(),)], ids=["none", "empty"])
+def test_a_start_while_the_api_servers_slices_are_empty_goes_by_the_last_known(
+    tmp_path: Path, listed: tuple[EndpointSlice, ...]
+) -> None:
+    path = tmp_path / "api.json"
+    web = RECORDS[Kind.SLICE]
+    assert isinstance(web, EndpointSlice)
+    checkpoint.save(path, started(path, api_server(A), web))
+    assert known(started(path, *listed)) == {A}
+    checkpoint.save(path, started(path, *listed))
+    assert known(started(path, *listed)) == {A}
+    assert not started(path, *listed).slices_of(WEB)
+
+
+def test_a_start_goes_by_what_the_api_says_where_it_says_something(tmp_path: Path) -> None:
+    path = tmp_path / "api.json"
+    checkpoint.save(path, started(path, api_server(A)))
+    assert known(started(path, api_server(B))) == {B}
+
+
+def test_a_start_without_a_file_or_with_another_nodes_knows_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "api.json"
+    assert known(started(path)) == set()
+    checkpoint.save(path, started(path, api_server(A)))
+    assert list(checkpoint.load_api_servers(path, "n2")) == []
