@@ -39,11 +39,16 @@ static int answer(struct bpf_sock_addr *ctx, enum dialled outcome)
 		count(REASON_STACK, DIRECTION_SOCKET, 0);
 		return 1;
 	case DIALLED_NOBODY:
+	case DIALLED_UNSERVED:
 		count(REASON_NO_BACKEND, DIRECTION_SOCKET, 0);
 		bpf_set_retval(-ECONNREFUSED);
 		return 0;
 	case DIALLED_NOT_LOCAL:
 		count(REASON_NO_LOCAL_BACKEND, DIRECTION_SOCKET, 0);
+		give_up(ctx);
+		return 0;
+	case DIALLED_NO_SERVICE:
+		count(REASON_NO_SERVICE, DIRECTION_SOCKET, 0);
 		give_up(ctx);
 		return 0;
 	default:

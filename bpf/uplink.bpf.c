@@ -27,14 +27,57 @@ static bool is_layer3(const struct uplink *uplink)
 
 /* Whether a packet of `pod`, or of the node, may leave with the source that it has. */
 static bool keeps_source(struct packet *p, const struct settings *s, const struct workload *pod,
-			 const struct address *addr)
+			 const struct address *addr, const struct prefix *to)
 {
-	struct prefix *prefix;
-
 	if (!pod && keeps_own_port(p, s, addr))
 		return true;
-	prefix = prefix_of(&p->tuple.dst);
-	return prefix && (prefix->flags & PREFIX_OUR_NETWORK);
+	if (!pod)
+		to = prefix_of(&p->tuple.dst);
+	return to && (to->flags & PREFIX_OUR_NETWORK);
+}
+
+/* The node's own packet that begins something. Of a connection no more is asked, tunnels go on. */
+static bool is_opening(const struct packet *p, const struct settings *s)
+{
+	if (p->kind != KIND_PLAIN)
+		return false;
+	if (p->tuple.proto == IPPROTO_TCP)
+		return is_first_of_tcp(p);
+	return p->tuple.proto != IPPROTO_UDP || p->tuple.dport != s->overlay_port;
+}
+
+/*
+ * The node's own packet for a Service that no socket hook has translated: raw, ICMP, of a socket
+ * outside of the cgroups that are hooked. What is served is the route's to bring elsewhere, nothing
+ * else of a Service's leaves. REASON_NOT_OURS: none of this.
+ */
+static enum reason judge_own(struct packet *p, const struct settings *s)
+{
+	struct frontend *whole;
+	struct prefix *prefix;
+	enum reason reason;
+
+	if (!is_opening(p, s))
+		return REASON_NOT_OURS;
+	whole = frontend_at(&p->tuple.dst, 0, 0);
+	if (!whole) {
+		prefix = prefix_of(&p->tuple.dst);
+		return prefix && (prefix->flags & PREFIX_SERVICE) ? REASON_NO_SERVICE
+								  : REASON_NOT_OURS;
+	}
+	if (whole->flags & FRONTEND_OTHER_PROXY)
+		return REASON_NO_SERVICE;
+	if (has_ports(p) && frontend_at(&p->tuple.dst, p->tuple.dport, p->tuple.proto))
+		return REASON_NOT_OURS;
+	reason = judge_whole(p, whole);
+	return reason ? reason : REASON_NOT_OURS;
+}
+
+static enum reason answer_own(struct __sk_buff *skb, struct packet *p, enum reason reason)
+{
+	if (reason == REASON_ANSWERED)
+		return answer_echo_here(skb, p);
+	return reason == REASON_NO_BACKEND ? refuse_here(skb, p) : reason;
 }
 
 static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
@@ -44,6 +87,8 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	struct uplink *uplink = uplinks.lookup(&ifindex);
 	struct workload *pod;
 	struct address *addr;
+	enum reason reason;
+	struct prefix *to;
 	struct flow *flow;
 	bool passes_by;
 
@@ -56,6 +101,13 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	/* Masqueraded, what was handed on under a pod's address would be the node's. */
 	if (from && is_forged_by(from, p, s, pod))
 		return REASON_SOURCE_SPOOFED;
+	to = pod ? prefix_of(&p->tuple.dst) : 0;
+	/* Another proxy's rules were to translate it. */
+	if (to && (to->flags & PREFIX_SERVICE))
+		return REASON_NO_SERVICE;
+	reason = from ? REASON_NOT_OURS : judge_own(p, s);
+	if (reason != REASON_NOT_OURS)
+		return answer_own(skb, p, reason);
 	flow = find_carried(p, s);
 	if (flow && is_reply(p, flow))
 		return answer_outside(skb, p, s, flow);
@@ -68,7 +120,7 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	/* A pod's, or the node's own about what it could not hand on to a pod. */
 	if (p->kind == KIND_ICMP_ERROR)
 		return masquerade_error(skb, p, s, pod);
-	if (!passes_by && keeps_source(p, s, pod, addr))
+	if (!passes_by && keeps_source(p, s, pod, addr, to))
 		return REASON_NOT_OURS;
 	if (pod && p->fragment && know_fragment(p))
 		return REASON_FRAGMENT_UNKNOWN;

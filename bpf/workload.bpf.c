@@ -34,6 +34,14 @@ static bool is_forged_tunnel(const struct packet *p, const struct settings *s)
 	       (p->tuple.dport == s->overlay_port || p->tuple.dport == s->ask_port);
 }
 
+/* Its netfilter rules may translate it; what they leave as it is goes no further than to_uplink. */
+static bool is_other_proxys(const struct address *addr)
+{
+	struct frontend *whole = frontend_at(addr, 0, 0);
+
+	return whole && (whole->flags & FRONTEND_OTHER_PROXY);
+}
+
 /*
  * The way to p->tuple's destination: the local pod `dst`, or else in the range `to`. PATH_NONE:
  * there is none, *why says so.
@@ -61,7 +69,7 @@ static enum flow_path choose_path(const struct packet *p, const struct settings 
 	if (is_forged_tunnel(p, s))
 		return PATH_NONE;
 	*why = REASON_NO_SERVICE;
-	return flags & PREFIX_SERVICE ? PATH_NONE : PATH_STACK;
+	return (flags & PREFIX_SERVICE) && !is_other_proxys(&p->tuple.dst) ? PATH_NONE : PATH_STACK;
 }
 
 /* Ways between nodes come and go; the next hop of a direct one is looked up anyway. */

@@ -77,6 +77,15 @@ static long enter_pod(struct __sk_buff *skb, const struct macs *macs)
 	return receive(skb);
 }
 
+/* An answer's, to the frame that was parsed. */
+static void swap_macs(const struct packet *p, struct macs *frame)
+{
+	frame->dst_high = (u32)p->macs.src_high | p->macs.src_low << 16;
+	frame->dst_low = p->macs.src_low >> 16;
+	frame->src_high = p->macs.dst_high;
+	frame->src_low = p->macs.dst_high >> 16 | (u32)p->macs.dst_low << 16;
+}
+
 /* Into a pod past its link's egress program: whoever calls this has judged. */
 static enum reason into_pod(struct __sk_buff *skb, struct packet *p, const struct workload *to)
 {
@@ -149,6 +158,21 @@ static enum reason by_stack(void)
 
 	if (row && !row->by_stack)
 		row->by_stack = 1;
+	return REASON_STACK;
+}
+
+/* The answer to the node's own packet: received by the link that it was leaving by. */
+static enum reason into_node(struct __sk_buff *skb, struct packet *p)
+{
+	struct macs *frame = (void *)(long)skb->data;
+
+	if (p->l3) {
+		if ((void *)(frame + 1) > (void *)(long)skb->data_end)
+			return REASON_HELPER_FAILED;
+		swap_macs(p, frame);
+	}
+	p->target = skb->ifindex;
+	p->again = 1;
 	return REASON_STACK;
 }
 

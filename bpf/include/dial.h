@@ -14,8 +14,10 @@ enum dialled {
 	DIALLED_OTHER = 0, /* no Service's */
 	DIALLED_SERVICE,   /* peer is the backend now */
 	DIALLED_NOBODY,
+	DIALLED_UNSERVED, /* a ClusterIP's port that nothing is behind */
 	DIALLED_NOT_LOCAL, /* policy Local: no endpoint on this node */
 	DIALLED_OUTSIDE_RANGE,
+	DIALLED_NO_SERVICE, /* a Service range's address that no Service has */
 };
 
 /* BCC declares it to return 32 bits. */
@@ -132,6 +134,23 @@ static enum dialled choose_for_socket(const struct settings *s, const struct fro
 	return DIALLED_SERVICE;
 }
 
+/* Where no frontend is. A pod's packets say the rest, of the node's sockets nothing else would. */
+static enum dialled reach_whole(struct bpf_sock_addr *ctx, const struct settings *s,
+				const struct address *addr)
+{
+	struct frontend *whole = frontend_at(addr, 0, 0);
+	struct prefix *prefix;
+
+	if (whole && (whole->flags & (FRONTEND_OPEN | FRONTEND_OTHER_PROXY)))
+		return DIALLED_OTHER;
+	if (whole)
+		return is_spared(ctx, s) ? DIALLED_OTHER : DIALLED_UNSERVED;
+	if (!is_of_node(ctx, s))
+		return DIALLED_OTHER;
+	prefix = prefix_of(addr);
+	return prefix && (prefix->flags & PREFIX_SERVICE) ? DIALLED_NO_SERVICE : DIALLED_OTHER;
+}
+
 /* The endpoint for a new flow to `peer`, if that is a Service's. */
 static enum dialled pick(struct bpf_sock_addr *ctx, const struct settings *s,
 			 const struct peer *peer, u8 proto, struct translation *chosen)
@@ -139,12 +158,8 @@ static enum dialled pick(struct bpf_sock_addr *ctx, const struct settings *s,
 	struct frontend *frontend = frontend_at(&peer->addr, peer->port, proto);
 	enum dialled outcome;
 
-	if (!frontend) {
-		frontend = frontend_at(&peer->addr, 0, 0);
-		if (!frontend || (frontend->flags & (FRONTEND_OPEN | FRONTEND_OTHER_PROXY)))
-			return DIALLED_OTHER;
-		return is_spared(ctx, s) ? DIALLED_OTHER : DIALLED_NOBODY;
-	}
+	if (!frontend)
+		return reach_whole(ctx, s, &peer->addr);
 	outcome = reach_frontend(ctx, s, frontend);
 	if (outcome != DIALLED_SERVICE)
 		return outcome;
@@ -163,6 +178,9 @@ static enum dialled dial(struct bpf_sock_addr *ctx, struct peer *peer)
 	if (!proto)
 		return DIALLED_OTHER;
 	outcome = pick(ctx, s, peer, proto, &chosen);
+	/* ping, traceroute and getaddrinfo() ask for a route so; what they send is refused. */
+	if (outcome == DIALLED_UNSERVED && proto == IPPROTO_UDP)
+		outcome = DIALLED_OTHER;
 	/* A UDP socket may have sent to the VIP before; a TCP socket has one peer in its life. */
 	if (outcome == DIALLED_OTHER && proto == IPPROTO_UDP)
 		forget_vip(socket_cookie(ctx), peer);

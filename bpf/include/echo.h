@@ -75,4 +75,12 @@ static enum reason answer_echo_outside(struct __sk_buff *skb, struct packet *p)
 	return become_reply(skb, p) ? REASON_HELPER_FAILED : into_uplink(p, p->came_by);
 }
 
+/* To the node itself, where its packet was about to leave. */
+static enum reason answer_echo_here(struct __sk_buff *skb, struct packet *p)
+{
+	if (become_reply(skb, p) || into_node(skb, p) != REASON_STACK)
+		return REASON_HELPER_FAILED;
+	return REASON_ANSWERED;
+}
+
 #endif

@@ -64,6 +64,7 @@ static enum reason aim(struct packet *p, const struct address *addr, __be16 port
 static enum reason judge_unserved(struct packet *p, u32 from)
 {
 	struct uplink *uplink;
+	struct frontend *whole;
 	struct prefix *prefix;
 	enum reason reason;
 
@@ -73,9 +74,11 @@ static enum reason judge_unserved(struct packet *p, u32 from)
 	if (uplink && (same_address(&p->tuple.dst, &uplink->addr4) ||
 		       same_address(&p->tuple.dst, &uplink->addr6)))
 		return REASON_NOT_OURS;
-	reason = judge_whole(p);
-	if (reason)
-		return reason;
+	whole = frontend_at(&p->tuple.dst, 0, 0);
+	if (whole) {
+		reason = judge_whole(p, whole);
+		return reason ? reason : REASON_NOT_OURS;
+	}
 	prefix = prefix_of(&p->tuple.dst);
 	return prefix && (prefix->flags & PREFIX_SERVICE) ? REASON_NO_SERVICE : REASON_NOT_OURS;
 }

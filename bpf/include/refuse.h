@@ -296,4 +296,14 @@ static enum reason refuse_outside(struct __sk_buff *skb, struct packet *p)
 	return REASON_NO_BACKEND;
 }
 
+/* The same to the node itself, where its packet was about to leave. */
+static enum reason refuse_here(struct __sk_buff *skb, struct packet *p)
+{
+	if (!is_answerable(p))
+		return REASON_NO_BACKEND;
+	if (become_refusal(skb, p) || into_node(skb, p) != REASON_STACK)
+		return REASON_HELPER_FAILED;
+	return REASON_NO_BACKEND;
+}
+
 #endif

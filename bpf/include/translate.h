@@ -171,12 +171,10 @@ static bool is_echo_request(const struct packet *p)
 	return p->tuple.proto == IPPROTO_ICMPV6 && p->icmp_type == ICMP6_ECHO;
 }
 
-/* For nothing that is served at p->tuple.dst: what of it, if the address is a Service's. */
-static enum reason judge_whole(const struct packet *p)
+/* For a Service's address, but nothing that it serves there; REASON_NONE: not ours to say. */
+static enum reason judge_whole(const struct packet *p, const struct frontend *whole)
 {
-	struct frontend *whole = frontend_at(&p->tuple.dst, 0, 0);
-
-	if (!whole || (whole->flags & FRONTEND_OTHER_PROXY))
+	if (whole->flags & FRONTEND_OTHER_PROXY)
 		return REASON_NONE;
 	if (is_echo_request(p) && !p->fragment)
 		return REASON_ANSWERED;
@@ -202,8 +200,10 @@ static enum reason translate(struct packet *p, const struct settings *s)
 		if (frontend && (frontend->flags & FRONTEND_LOOPBACK))
 			return REASON_NONE;
 	}
-	if (!frontend)
-		return judge_whole(p);
+	if (!frontend) {
+		frontend = frontend_at(&p->tuple.dst, 0, 0);
+		return frontend ? judge_whole(p, frontend) : REASON_NONE;
+	}
 	/* In the middle of a connection that nobody remembers: no backend would know it. */
 	if (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p))
 		return REASON_NO_BACKEND;

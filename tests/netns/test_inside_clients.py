@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from deploy.netlab import Lab, LabNode, Pod, manifests
+from deploy.netlab.manifests import Address
 from deploy.netlab.shell import wait_for
+from tests.netns.ask import Host, ask_echo
 from tests.netns.conftest import assert_dump_equals_plan, lab_name
 
 pytestmark = pytest.mark.long
@@ -23,6 +25,7 @@ BALANCERS = {4: "198.51.100.1", 6: "2001:db8:100::1"}
 EXTERNALS = {4: "203.0.113.1", 6: "2001:db8:113::1"}
 LOOPBACKS = {4: "127.0.0.1", 6: "::1"}
 RANGES = {4: "10.96.0.0/16", 6: "fd00:96::/108"}
+OTHERS = {4: "10.96.7.99", 6: "fd00:96::7:99"}
 NOBODYS = {4: "10.96.200.200", 6: "fd00:96::dead"}
 LATER = {4: "172.30.0.77/24", 6: "fd00:30::77/64"}
 TRIES = 20
@@ -285,14 +288,66 @@ def test_a_node_port_is_served_at_an_address_within_a_second_of_its_coming(
         stage.east.run("ip", "addr", "del", LATER[version], "dev", "eth0")
 
 
+@CLIENTS
 @PROTOCOLS
 @FAMILIES
 def test_an_address_of_the_service_range_without_service_is_dropped(
-    stage: Stage, protocol: str, version: int
+    stage: Stage, who: str, protocol: str, version: int
 ) -> None:
     before = dropped(stage.east)
-    stage.expect({"silence"}, "pod", protocol, NOBODYS[version], 80, 1)
+    denied = who == "node" and protocol == "udp"
+    stage.expect({"denied" if denied else "silence"}, who, protocol, NOBODYS[version], 80, 1)
     assert dropped(stage.east) > before
+
+
+@FAMILIES
+def test_the_nodes_echoes_and_what_its_socket_hooks_do_not_see_leave_for_no_service(
+    stage: Stage, version: int
+) -> None:
+    stage.put("here")
+    places = [place[version] for place in (VIPS, BALANCERS, EXTERNALS)]
+    wait_for("the echo", lambda: ask_echo(stage.client, places[0]), timeout_s=6)
+    for place in places:
+        assert ask_echo(stage.client, place)
+        assert ask_echo(stage.east, place)
+    before = dropped(stage.east)
+    assert not ask_echo(stage.east, NOBODYS[version])
+    assert dropped(stage.east) > before
+    # Outside of the cgroups that are hooked.
+    unhooked = Host(stage.east.namespace, stage.lab.cgroup)
+    unserved = ("-c", ASKING, "tcp", VIPS[version], "81", "1")
+    assert unhooked.run(sys.executable, *unserved).split() == ["refused"]
+
+
+@FAMILIES
+@CLIENTS
+def test_another_proxys_service_is_reached_by_its_rules(
+    stage: Stage, who: str, version: int
+) -> None:
+    """Its label leaves it to them: here, netfilter translates it to a pod of this node."""
+    vip = OTHERS[version]
+    ports = [("tcp", "TCP", 80)]
+    manifest = dict(manifests.service("others", "default", [vip], ports))
+    labels = {"service.kubernetes.io/service-proxy-name": "another"}
+    manifest["metadata"] = {**manifest["metadata"], "labels": labels}
+    stage.lab.manifests.put(manifest)
+    try:
+        stage.expect({"silence"}, who, "tcp", vip, 80, 1)
+        stage.east.run("nft", translating(vip, stage.servers["here"].address(version)))
+        stage.expect({"here"}, who, "tcp", vip, 80, 2)
+    finally:
+        stage.east.attempt("nft", "delete table inet another")
+        stage.lab.manifests.remove("Service", "others", "default")
+
+
+def translating(vip: str, to: Address) -> str:
+    family, place = ("ip", f"{to}:{PORT}") if to.version == 4 else ("ip6", f"[{to}]:{PORT}")
+    rule = f"{family} daddr {vip} tcp dport 80 dnat {family} to {place}"
+    chains = (
+        f"chain {hook} {{ type nat hook {hook} priority -100;\n{rule}\n}}\n"
+        for hook in ("prerouting", "output")
+    )
+    return f"table inet another {{ {' '.join(chains)} }}"
 
 
 def dropped(node: LabNode) -> int:

@@ -1,6 +1,7 @@
 """What a frontend's flags make of connect(): by the node's sockets, and what is left to packets."""
 
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -13,6 +14,7 @@ from weft.bpf.layout import (
     Frontend,
     FrontendFlag,
     FrontendKey,
+    PrefixFlag,
     Reason,
     Slot,
     SlotKey,
@@ -43,6 +45,16 @@ def serve(
     sockets.node.put("frontends", key, row)
 
 
+def dial(sockets: Sockets, kind: socket.SocketKind) -> dict[Reason, int]:
+    """The VIP, without waiting for what comes of it; what was counted before."""
+    before = socket_counts(sockets)
+    client = sockets.open(kind)
+    client.setblocking(False)
+    with suppress(OSError):
+        client.connect((sockets.vip, 80))
+    return before
+
+
 UNSERVED = [
     pytest.param(
         FrontendFlag.LOCAL_INSIDE | FrontendFlag.ELSEWHERE, Reason.NO_LOCAL_BACKEND, id="not local"
@@ -66,6 +78,33 @@ def test_a_silent_drop_is_a_time_out_for_the_nodes_tcp_and_a_denial_for_its_udp(
         assert socket_counts(sockets)[reason] == before + 1
     with pytest.raises(PermissionError):
         sockets.open(socket.SOCK_DGRAM).sendto(b"question", (sockets.vip, 80))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_address_of_the_service_range_without_service_is_a_silent_drop_for_the_node(
+    sockets: Sockets, kind: socket.SocketKind
+) -> None:
+    sockets.prefix(sockets.at.services, PrefixFlag.SERVICE)
+    before = dial(sockets, kind)
+    assert socket_counts(sockets) == before  # a pod's: its packets say so
+    sockets.be_the_node()
+    error = TimeoutError if kind == socket.SOCK_STREAM else PermissionError
+    with pytest.raises(error):
+        sockets.open(kind).connect((sockets.vip, 80))
+    assert socket_counts(sockets)[Reason.NO_SERVICE] == before.get(Reason.NO_SERVICE, 0) + 1
+
+
+@pytest.mark.parametrize("flags", [FrontendFlag.OPEN, FrontendFlag.OTHER_PROXY])
+def test_what_is_not_ours_at_a_services_address_is_dialled_as_it_is(
+    sockets: Sockets, flags: FrontendFlag
+) -> None:
+    sockets.be_the_node()
+    sockets.prefix(sockets.at.services, PrefixFlag.SERVICE)
+    whole = FrontendKey(sockets.at.vip, 0, 0)
+    sockets.node.put("frontends", whole, Frontend(0, 0, 0, 0, 0, flags, 0))
+    for kind in PROTOCOLS:
+        before = dial(sockets, kind)
+        assert socket_counts(sockets) == before
 
 
 @pytest.mark.parametrize(("flags", "_reason"), UNSERVED)
@@ -117,3 +156,19 @@ def test_a_node_port_at_the_loopback_is_the_nodes_to_dial_and_not_a_pods(sockets
     client = sockets.open(socket.SOCK_STREAM)
     client.connect(dialled)
     assert client.getpeername()[:2] == dialled
+
+
+def test_the_nodes_datagrams_to_an_unserved_port_are_refused_when_sent_not_when_it_connects(
+    sockets: Sockets,
+) -> None:
+    """ping asks for its route by a connect()."""
+    sockets.be_the_node()
+    sockets.serve(UDP, sockets.server(socket.SOCK_DGRAM))
+    before = socket_counts(sockets)
+    with suppress(OSError):  # where this machine has no route
+        sockets.open(socket.SOCK_DGRAM).connect((sockets.vip, 1025))
+    assert socket_counts(sockets) == before
+    with pytest.raises(ConnectionRefusedError):
+        sockets.open(socket.SOCK_DGRAM).sendto(b"question", (sockets.vip, 1025))
+    with pytest.raises(ConnectionRefusedError):
+        sockets.open(socket.SOCK_STREAM).connect((sockets.vip, 1025))
