@@ -561,7 +561,7 @@ class Tuple:
         )
 
 
-_FLOW = struct.Struct("=QQ16s2sBBI4xI")
+_FLOW = struct.Struct("=QQ16s2sBBI2s2xI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,6 +577,7 @@ class Flow:
     flags: int
     path: int
     ifindex: int
+    client_port: int
     seen: int
 
     def pack(self) -> Packed:
@@ -588,6 +589,7 @@ class Flow:
             self.flags,
             self.path,
             self.ifindex,
+            self.client_port.to_bytes(2, "big"),
             self.seen,
         )
 
@@ -602,7 +604,8 @@ class Flow:
             row[4],
             row[5],
             row[6],
-            row[7],
+            int.from_bytes(row[7], "big"),
+            row[8],
         )
 
 
@@ -627,7 +630,7 @@ class NorthSouth:
         return cls(row[0], row[1])
 
 
-_TRANSLATION = struct.Struct("=Q16s2s2xI")
+_TRANSLATION = struct.Struct("=Q16s2s2sI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -639,6 +642,7 @@ class Translation:
     backend: int
     addr: Address
     port: int
+    client_port: int
     seen: int
 
     def pack(self) -> Packed:
@@ -646,13 +650,20 @@ class Translation:
             self.backend,
             pack_address(self.addr),
             self.port.to_bytes(2, "big"),
+            self.client_port.to_bytes(2, "big"),
             self.seen,
         )
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _TRANSLATION.unpack(data)
-        return cls(row[0], unpack_address(row[1]), int.from_bytes(row[2], "big"), row[3])
+        return cls(
+            row[0],
+            unpack_address(row[1]),
+            int.from_bytes(row[2], "big"),
+            int.from_bytes(row[3], "big"),
+            row[4],
+        )
 
 
 _AFFINITY_KEY = struct.Struct("=Q16s")
@@ -1141,7 +1152,8 @@ LAYOUTS: Final = {
         "flags:__u8@34",
         "path:__u8@35",
         "ifindex:__u32@36",
-        "pad0:__u32@40",
+        "client_port:__be16@40",
+        "pad0:__u16@42",
         "seen:__u32@44",
     ),
     "NorthSouth": (
@@ -1154,7 +1166,7 @@ LAYOUTS: Final = {
         "backend:__u64@0",
         "addr:struct-address@8",
         "port:__be16@24",
-        "pad:__u16@26",
+        "client_port:__be16@26",
         "seen:__u32@28",
     ),
     "AffinityKey": (

@@ -185,6 +185,7 @@ static enum reason create_flow(struct packet *p, const struct workload *initiato
 	if (p->translated) {
 		flags |= FLOW_TRANSLATED;
 		flow.vip_port = p->vip_port;
+		flow.client_port = p->client_port;
 	}
 	flow.vip = p->vip;
 	if (p->swapped != reply)

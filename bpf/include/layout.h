@@ -211,7 +211,8 @@ struct flow {
 	__u8 flags; /* enum flow_flag */
 	__u8 path;  /* enum flow_path */
 	__u32 ifindex; /* PATH_UPLINK: the link that its client's last packet came by */
-	__u32 pad0;
+	__be16 client_port; /* the initiator's, where the flow has another (apart.h); 0: its own */
+	__u16 pad0;
 	__u32 seen; /* jiffies, low 32 bits */
 };
 
@@ -226,7 +227,7 @@ struct translation {
 	__u64 backend;
 	struct address addr;
 	__be16 port;
-	__u16 pad;
+	__be16 client_port; /* what the backend is to see of the client; 0: its own */
 	__u32 seen; /* jiffies, low 32 bits */
 };
 

@@ -44,7 +44,8 @@ static bool is_false_client(struct packet *p, const struct settings *s, u32 from
 }
 
 /* p->out: what the wire carries of p->tuple's flow, whose destination is the backend from now on. */
-static enum reason aim(struct packet *p, const struct address *addr, __be16 port)
+static enum reason aim(struct packet *p, const struct address *addr, __be16 port,
+		       __be16 client_port)
 {
 	if (p->kind == KIND_PLAIN) {
 		if (p->fragment == FRAGMENT_FIRST && know_fragment(p))
@@ -52,11 +53,7 @@ static enum reason aim(struct packet *p, const struct address *addr, __be16 port
 		p->wire = p->tuple;
 	}
 	p->out = p->tuple;
-	p->vip = p->tuple.dst;
-	p->vip_port = p->tuple.dport;
-	p->translated = 1;
-	p->tuple.dst = *addr;
-	p->tuple.dport = port;
+	dial_backend(p, addr, port, client_port);
 	return REASON_NONE;
 }
 
@@ -97,7 +94,11 @@ static enum reason choose_new(struct packet *p, const struct settings *s,
 	if ((frontend->flags & FRONTEND_RANGES) && !is_in_ranges(frontend, &p->tuple.src))
 		return REASON_SOURCE_RANGE;
 	reason = choose_backend(p, s, frontend, local, true, &addr, &port);
-	return reason ? reason : aim(p, addr, port);
+	if (!reason)
+		reason = aim(p, addr, port, 0);
+	if (reason || (p->tuple.proto == IPPROTO_TCP && !is_first_of_tcp(p)))
+		return reason;
+	return set_apart(p, s);
 }
 
 /* The backend of a client's packet. Of the node's own traffic one look-up is asked. */
@@ -114,7 +115,7 @@ static enum reason find_backend(struct packet *p, const struct settings *s,
 	if (row->translated)
 		known = known_choice(p, s);
 	if (known)
-		return aim(p, &known->addr, known->port);
+		return aim(p, &known->addr, known->port, known->client_port);
 	frontend = frontend_at(&p->tuple.dst, p->tuple.dport, p->tuple.proto);
 	if (!frontend)
 		return judge_unserved(p, from);
@@ -132,7 +133,7 @@ static enum reason find_embedded_backend(struct packet *p, const struct north_so
 	p->wire = p->tuple;
 	reverse_tuple(&p->embedded, &p->tuple);
 	known = translations.lookup(&p->tuple);
-	return known ? aim(p, &known->addr, known->port) : REASON_NOT_OURS;
+	return known ? aim(p, &known->addr, known->port, known->client_port) : REASON_NOT_OURS;
 }
 
 /* PATH_UPLINK where the answer can be sent out from here, as its backend gives it. */

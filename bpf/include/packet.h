@@ -65,6 +65,7 @@ struct packet {
 	u16 end;	 /* of the network layer's payload */
 	u16 embedded_l4; /* offsets in an ICMP error */
 	__be16 vip_port;
+	__be16 client_port; /* as the wire has it, where `tuple` has another; 0: the same */
 	struct macs macs;
 	u8 judged_port_class;
 	u8 family; /* 4, 6; 0: not IP */

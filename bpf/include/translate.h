@@ -6,7 +6,7 @@
 #ifndef WEFT_TRANSLATE_H
 #define WEFT_TRANSLATE_H
 
-#include "flow.h"
+#include "apart.h"
 #include "rewrite.h"
 #include "ring.h"
 #include "service.h"
@@ -27,27 +27,34 @@ static void mask_address(const struct settings *s, u8 family, struct address *to
 	}
 }
 
-/* p->tuple as the backend is to see it; true: that is the client itself. */
-static bool put_backend(struct packet *p, const struct settings *s, const struct address *addr,
-			__be16 port)
+/* p->tuple as the backend is to see it. client_port: apart.h; 0: the client's own. */
+static void put_backend(struct packet *p, const struct address *addr, __be16 port,
+			__be16 client_port)
 {
-	bool hairpin = same_address(addr, &p->tuple.src);
-
-	if (hairpin)
-		mask_address(s, p->family, &p->tuple.src);
+	if (client_port)
+		p->tuple.sport = client_port;
 	p->tuple.dst = *addr;
 	p->tuple.dport = port;
-	return hairpin;
+}
+
+static void dial_backend(struct packet *p, const struct address *addr, __be16 port,
+			 __be16 client_port)
+{
+	p->vip = p->tuple.dst;
+	p->vip_port = p->tuple.dport;
+	p->client_port = client_port ? p->tuple.sport : 0;
+	p->translated = 1;
+	put_backend(p, addr, port, client_port);
 }
 
 static void retarget(struct packet *p, const struct settings *s, const struct address *addr,
-		     __be16 port)
+		     __be16 port, __be16 client_port)
 {
 	p->wire = p->tuple;
-	p->vip = p->tuple.dst;
-	p->vip_port = p->tuple.dport;
-	p->translated = 1;
-	p->hairpin = put_backend(p, s, addr, port);
+	p->hairpin = same_address(addr, &p->tuple.src);
+	dial_backend(p, addr, port, client_port);
+	if (p->hairpin)
+		mask_address(s, p->family, &p->tuple.src);
 }
 
 /*
@@ -62,7 +69,9 @@ static bool is_repeated_syn(struct packet *p, const struct settings *s,
 	if (is_idle(p, s, known->seen, IDLE_UNREPLIED_S))
 		return false;
 	p->wire = p->tuple;
-	put_backend(p, s, &known->addr, known->port);
+	put_backend(p, &known->addr, known->port, known->client_port);
+	if (same_address(&p->tuple.src, &p->tuple.dst))
+		mask_address(s, p->family, &p->tuple.src);
 	flow = find_flow(p, s);
 	p->tuple = p->wire;
 	return flow && !(flow->flags & FLOW_REPLIED) && flow->vip_port == p->tuple.dport &&
@@ -103,7 +112,7 @@ static bool translate_as_before(struct packet *p, const struct settings *s)
 	struct translation *known = known_choice(p, s);
 
 	if (known)
-		retarget(p, s, &known->addr, known->port);
+		retarget(p, s, &known->addr, known->port, known->client_port);
 	return known;
 }
 
@@ -210,9 +219,10 @@ static enum reason translate(struct packet *p, const struct settings *s)
 	if ((frontend->flags & FRONTEND_RANGES) && !is_in_ranges(frontend, &p->tuple.src))
 		return REASON_SOURCE_RANGE;
 	reason = choose_backend(p, s, frontend, is_local_inside(frontend), false, &addr, &port);
-	if (!reason)
-		retarget(p, s, addr, port);
-	return reason;
+	if (reason)
+		return reason;
+	retarget(p, s, addr, port, 0);
+	return set_apart(p, s);
 }
 
 /* Whether the flow that a translated packet starts is to be masked. */
@@ -239,12 +249,14 @@ static enum reason remember_choice(struct packet *p)
 	chosen.seen = p->now;
 	if (p->affinity)
 		keep_choice(p->affinity, &p->wire.src, &chosen);
+	if (p->client_port)
+		chosen.client_port = p->tuple.sport;
 	return translations.update(&p->wire, &chosen) ? REASON_TABLE_FULL : REASON_NONE;
 }
 
 /*
- * One port may dial two VIPs of a backend, or a VIP and the backend itself: one flow, whose answers
- * come from what was dialled last.
+ * A port that dials a backend by a VIP and then as what it is has one flow, whose answers come from
+ * what was dialled last. (The other way round, or by two VIPs, there are two: apart.h.)
  */
 static bool is_dialled_anew(const struct packet *p, const struct flow *flow)
 {
@@ -253,7 +265,7 @@ static bool is_dialled_anew(const struct packet *p, const struct flow *flow)
 	if (!p->translated)
 		return flow->flags & FLOW_TRANSLATED;
 	return !(flow->flags & FLOW_TRANSLATED) || flow->vip_port != p->vip_port ||
-	       !same_address(&flow->vip, &p->vip);
+	       flow->client_port != p->client_port || !same_address(&flow->vip, &p->vip);
 }
 
 /* A reply of p->tuple gets the source that its client dialled; a hairpin's its client back. */
@@ -264,6 +276,8 @@ static enum reason restore_vip(struct __sk_buff *skb, struct packet *p, const st
 	p->out.sport = flow->vip_port;
 	if (flow->path == PATH_HAIRPIN)
 		p->out.dst = p->tuple.src;
+	if (flow->client_port)
+		p->out.dport = flow->client_port;
 	return rewrite(skb, p, &p->tuple, &p->out);
 }
 

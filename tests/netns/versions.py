@@ -27,7 +27,8 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 	__u8 flags; /* enum flow_flag */
 	__u8 path;  /* enum flow_path */
 	__u32 ifindex; /* PATH_UPLINK: the link that its client's last packet came by */
-	__u32 pad0;
+	__be16 client_port; /* the initiator's, where the flow has another (apart.h); 0: its own */
+	__u16 pad0;
 	__u32 seen; /* jiffies, low 32 bits */
 """: """	__u64 marker;
 	__u64 responder_revision;
@@ -35,7 +36,8 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 	__be16 vip_port;
 	__u16 flags;
 	__u8 path;
-	__u8 pad0[3];
+	__u8 pad0;
+	__be16 client_port;
 	__u32 ifindex;
 	__u32 seen;
 """,
