@@ -35,7 +35,11 @@ def outcomes_of(world: World, service: Service, client: Client | None) -> Iterat
             origin=one.claim.origin.name.lower().replace("_", "-"),
             gets=one.gets,
             endpoints=[
-                pb.Behind(address=str(address), port=port, seen_as=seen_as(world, client, address))
+                pb.Behind(
+                    address=str(address),
+                    port=port,
+                    seen_as=seen_as(world, service, client, one.claim, address),
+                )
                 for address, port in one.endpoints
             ],
             only_from=one.only_from,

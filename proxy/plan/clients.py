@@ -20,7 +20,7 @@ from weft.bpf.layout import (
 )
 from weft.proxy.model.objects import PROTOCOL_NUMBERS, Address, Kind, Node, Ref, Service
 from weft.proxy.model.owners import owner
-from weft.proxy.model.world import World
+from weft.proxy.model.world import ClientAddress, World
 from weft.proxy.plan import services
 from weft.proxy.plan.node import gateway, pod_cidr
 from weft.proxy.plan.reach import Direct, Tunnel, reach
@@ -182,12 +182,14 @@ def _slots(
 OWN = "the client's own"
 
 
-def seen_as(world: World, client: Client, endpoint: Address) -> str:
+def seen_as(world: World, service: Service, client: Client, claim: Claim, endpoint: Address) -> str:
     """The source address that reaches `endpoint`, to a person (ARCHITECTURE, table of paths)."""
     there = world_at(world, client.node)
     own, version = there.own_node(), endpoint.version
     if endpoint in client.addresses:
         return f"node {client.node}'s {gateway(pod_cidr(own, version))}: the client is the endpoint"
+    if _is_masked(world, service, client, claim):
+        return _node(own, version)
     host = next(iter(world.nodes_at(endpoint)), None)
     home = owner(world, endpoint)
     is_here = client.node in (one.ref.name for one in (host, home) if one is not None)
@@ -205,6 +207,15 @@ def seen_as(world: World, client: Client, endpoint: Address) -> str:
         case Direct():
             return _node(own, version)
     return f"node {client.node}'s"
+
+
+def _is_masked(world: World, service: Service, client: Client, claim: Claim) -> bool:
+    """Setting client-address: whether kube-proxy would masquerade it."""
+    if world.settings.client_address is not ClientAddress.MASQUERADE:
+        return False
+    if claim.is_external and service.external_local:
+        return False
+    return client.where is Where.OUTSIDE or (client.where is Where.POD and claim.is_external)
 
 
 def _is_masqueraded(world: World, endpoint: Address) -> bool:

@@ -19,9 +19,18 @@ from weft.proxy.model.objects import (
     SliceEndpoint,
     SlicePort,
 )
-from weft.proxy.model.world import Change, Mode, Record, Settings, World, apply_changes
+from weft.proxy.model.world import (
+    Change,
+    ClientAddress,
+    Mode,
+    Record,
+    Settings,
+    World,
+    apply_changes,
+)
 from weft.proxy.plan import services
 from weft.proxy.plan.clients import OWN, Client, Gets, Where, client_at, outcomes, seen_as
+from weft.proxy.plan.services_frontends import Claim, Origin, Place
 
 WEB, VIP, BALANCER = Ref("shop", "web"), ip_address("10.96.0.1"), ip_address("198.51.100.1")
 ZONE = "topology.kubernetes.io/zone"
@@ -42,6 +51,8 @@ SERVICE = Service(
     WEB, "LoadBalancer", (VIP,), (ServicePort("http", Protocol.TCP, 80, 30080),),
     load_balancer_ips=(BALANCER,),
 )  # fmt: skip
+
+AT_VIP = (Origin.CLUSTER_IP, SERVICE.ports[0])
 
 
 def endpoint(on: int, **more: object) -> SliceEndpoint:
@@ -198,5 +209,28 @@ def test_whom_a_name_means() -> None:
 )  # fmt: skip
 def test_whom_the_endpoint_sees(mode: Mode, client: Client, on: object, seen: str) -> None:
     """As the table of paths has it (ARCHITECTURE)."""
-    world = world_of(SERVICE, mode=mode)
-    assert seen_as(world, client, ip_address(str(on))).startswith(seen)
+    world, claim = world_of(SERVICE, mode=mode), Claim(Place(VIP, 80, Protocol.TCP), *AT_VIP)
+    assert seen_as(world, SERVICE, client, claim, ip_address(str(on))).startswith(seen)
+
+
+@pytest.mark.parametrize(
+    ("where", "origin", "local", "masked"),
+    [
+        (Where.OUTSIDE, Origin.CLUSTER_IP, True, True),
+        (Where.OUTSIDE, Origin.LOAD_BALANCER, False, True),
+        (Where.OUTSIDE, Origin.LOAD_BALANCER, True, False),
+        (Where.POD, Origin.CLUSTER_IP, False, False),
+        (Where.POD, Origin.NODE_PORT, False, True),
+        (Where.POD, Origin.NODE_PORT, True, False),
+    ],
+)
+def test_whom_it_sees_where_clients_are_masqueraded(
+    where: Where, origin: Origin, local: bool, masked: bool
+) -> None:
+    """kube-proxy's rows of the matrix (services 1.3)."""
+    made = world_of(SERVICE)
+    of = replace(made.settings, client_address=ClientAddress.MASQUERADE)
+    service, client = replace(SERVICE, external_local=local), Client(where, "n1")
+    claim = Claim(Place(VIP, 80, Protocol.TCP), origin, SERVICE.ports[0])
+    seen = seen_as(replace(made, settings=of), service, client, claim, PODS[1])
+    assert seen == ("node n1's 192.0.2.1" if masked else OWN)
