@@ -73,6 +73,8 @@ def build(sources: Iterable[Path], include: Path, cache: Path) -> Path:
     compiler = _compiler()
     keys = {name: _hash(text, *_FLAGS, compiler) for name, text in texts.items()}
     folder = cache / "objects" / _hash(layout_hash(), *sorted(keys.values()))
+    if folder.is_dir():  # whole: it was renamed to that
+        return folder
     with _locked(cache / "objects"):
         if not folder.is_dir():
             units = {name: _unit(cache, keys[name], name, text) for name, text in texts.items()}
