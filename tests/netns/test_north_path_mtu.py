@@ -59,7 +59,7 @@ def stage(lab: Lab) -> Iterator[Stage]:
         for place, pod in pods.items():
             serve_name(lab, stack, pod.namespace, place, PORT)
             serve_bulk(lab, stack, place, pod.namespace)
-            publish(made, place)
+            publish(made, place, VIPS[place], f"north-{place}")
         wait_for("the Services", lambda: all(made.ask(place, 6, udp=True) for place in pods))
         yield made
 

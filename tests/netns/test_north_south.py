@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -27,6 +27,11 @@ PLACES = ("here", "there", "own", "other", "nobody")
 VIPS = {
     place: {4: f"10.96.3.{number}", 6: f"fd00:10:96::3:{number}"}
     for number, place in enumerate(PLACES, start=1)
+}
+# Other Services of the same pods.
+SECONDS = {
+    place: {4: f"10.96.4.{number}", 6: f"fd00:10:96::4:{number}"}
+    for number, place in enumerate(("here", "there"), start=1)
 }
 
 
@@ -70,7 +75,9 @@ def stage(lab: Lab) -> Iterator[Stage]:
             serve_bulk(lab, stack, name, space)
         stage = Stage(lab, Host(lab.switch, lab.cgroup), pods)
         for place in PLACES:
-            publish(stage, place)
+            publish(stage, place, VIPS[place], f"north-{place}")
+        for place, vips in SECONDS.items():
+            publish(stage, place, vips, f"second-{place}")
         wait_for("the Services", lambda: ask_refused(stage))
         yield stage
 
@@ -95,14 +102,13 @@ def serve_bulk(lab: Lab, stack: ExitStack, name: str, space: str) -> None:
     wait_for(f"{name} serves", ready.exists)
 
 
-def publish(stage: Stage, place: str) -> None:
-    """The Service of a place, and the client's route to it by the first node."""
+def publish(stage: Stage, place: str, vips: Mapping[int, str], name: str) -> None:
+    """A Service of a place, and the client's route to it by the first node."""
     ports = [
         (f"{proto}-{port}".lower(), proto, port)
         for proto in ("TCP", "UDP")
         for port in (PORT, BULK_PORT, CLOSED_PORT)
     ]
-    name, vips = f"north-{place}", VIPS[place]
     stage.lab.manifests.put(manifests.service(name, "default", list(vips.values()), ports))
     for version, vip in vips.items():
         own = str(stage.address_of("own", version))
@@ -153,6 +159,36 @@ def test_where_nobody_serves_a_client_is_refused_at_once(stage: Stage, version: 
     for vip, port in ((VIPS["nobody"][version], PORT), (VIPS["here"][version], NOBODYS_PORT)):
         assert stage.bulk("tcp", vip, port, 1) == REFUSED
         assert stage.bulk("closed", vip, port) == REFUSED
+
+
+# Calls addresses from one port and prints who answers; then says a word to each, to the first again
+# at last, and prints what comes back.
+TWICE = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
+calls = []
+for host, port in zip(sys.argv[2::2], sys.argv[3::2]):
+    one = socket.socket(family)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.settimeout(3)
+    one.bind(("", int(sys.argv[1])))
+    one.connect((host, int(port)))
+    calls.append((one, one.makefile()))
+    print(calls[-1][1].readline().split()[0])
+for number, (one, file) in enumerate((*calls, calls[0])):
+    one.send(b"%d\\n" % number)
+    print(file.readline().strip())
+"""
+
+
+@BOTH
+@pytest.mark.parametrize("place", ["here", "there"])
+def test_one_port_of_a_client_has_a_connection_to_each_of_two_addresses_of_a_backend(
+    stage: Stage, version: int, place: str
+) -> None:
+    addresses = (VIPS[place][version], PORT, SECONDS[place][version], PORT)
+    done = stage.client.run(sys.executable, "-c", TWICE, "5150", *map(str, addresses))
+    assert done.split() == [place, place, "0", "1", "2"]
 
 
 @BOTH
