@@ -27,6 +27,8 @@ from weft.bpf.wire import TableSpec
 _SCRATCH_KINDS = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.LRU_HASH)
 # The kernel takes no BTF for these.
 _WITHOUT_TYPES = (MapType.RINGBUF, MapType.PROG_ARRAY)
+# A flow has one row in the first, may have one in the second and two in the third.
+_FLOW_TABLES = ("flows", "translations", "snat")
 _FLOWS_PER_GIB, _FLOWS_MIN, _FLOWS_MAX = 65_536, 65_536, 524_288
 # An empty row costs 16 bytes: 8 MB a table where there is memory for so many Services.
 _SERVICES_PER_GIB = 262_144
@@ -127,7 +129,8 @@ def default_entries() -> dict[str, int]:
     """Every table's size; flows and Services by the node's memory."""
     gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
     sizes = {spec.name: spec.entries for spec in TABLES.values()}
-    sizes["flows"] = min(_FLOWS_MAX, max(_FLOWS_MIN, _FLOWS_PER_GIB * gib))
+    flows = min(_FLOWS_MAX, max(_FLOWS_MIN, _FLOWS_PER_GIB * gib))
+    sizes |= dict.fromkeys(_FLOW_TABLES, flows)
     for name in _SERVICE_TABLES:
         sizes[name] = min(sizes[name], _SERVICES_PER_GIB * max(1, gib))
     return sizes

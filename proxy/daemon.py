@@ -35,6 +35,7 @@ from weft.proxy.apply.order import TABLES as ROW_TABLES
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
 from weft.proxy.apply.sockets import Sockets
+from weft.proxy.apply.sweep import Sweep
 from weft.proxy.apply.target import TableTarget, Target
 from weft.proxy.config import Config, shown
 from weft.proxy.handover import Handovers
@@ -132,6 +133,9 @@ class Daemon:
                 observed = observing(view, _doors(config), ring, sources.troubles, complain, lacks)
                 metrics = (await serving.enter_async_context(observed)).metrics
                 server.observers += [_look_after_adds(loop), metrics.cni]
+                sweep = Sweep(datapath.program("sweep").fd, datapath.tables)
+                sweep.observers.append(metrics.swept)
+                running.append(tasks.create_task(sweep.run(), name="sweep"))
                 if _NO_SOCKET_END not in lacks:
                     stranded = Stranded(view, Sockets(datapath.tables).leave)
                     stranded.observers.append(metrics.sockets_ended.inc)

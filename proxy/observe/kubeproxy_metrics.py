@@ -1,9 +1,9 @@
 """kube-proxy's metrics, with our true values: dashboards and alerts made for it go on.
 
 Names, labels and buckets: kubernetes pkg/proxy/metrics/metrics.go (1.36), those that every mode has
-and those of nftables that mean something here: there is no conntrack to reconcile. A sync is a turn
-of the loop that took up Services or endpoints; it fails where the kernel refuses a row or its
-deletion.
+and those of nftables that mean something here; the conntrack reconciler's are the sweep's
+(metrics.py). A sync is a turn of the loop that took up Services or endpoints; it fails where the
+kernel refuses a row or its deletion.
 """
 
 import collections

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from weft.bpf.layout import TABLES
 from weft.bpf.wire import TableKind
+from weft.proxy.apply.sweep import Swept
 from weft.proxy.loop import Turn, View
 from weft.proxy.model.objects import Kind
 from weft.proxy.observe.counters import counts
@@ -76,12 +77,28 @@ class Metrics:
             "weft_sockets_ended", "The node's connected UDP sockets whose backend was gone",
             registry=registry,
         )  # fmt: skip
+        self._swept = Histogram(
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+            "ReconcileConntrackFlowsLatency latency in seconds", ("ip_family",),
+            buckets=SYNC_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._deleted = Counter(
+            "kubeproxy_conntrack_reconciler_deleted_entries",
+            "Cumulative conntrack flows deleted by conntrack reconciler", ("ip_family",),
+            registry=registry,
+        )  # fmt: skip
         info = Gauge("weft_build_info", "Constant 1", ("version",), registry=registry)
         info.labels(weft_version()).set(1)
 
     def cni(self, verb: str, code: int, duration_s: float) -> None:
         """One CNI request was answered; `code` 0 is success (CNI spec, error codes)."""
         self._cni.labels(verb, str(code)).observe(duration_s)
+
+    def swept(self, swept: Swept) -> None:
+        """One round through the tables of flows, which serves both families at once."""
+        for family, count in swept.deleted.items():
+            self._swept.labels(family).observe(swept.took_s)
+            self._deleted.labels(family).inc(count)
 
     async def measure_lag(self) -> None:
         """Measure until cancelled how late a sleep of LAG_PERIOD_S ends."""

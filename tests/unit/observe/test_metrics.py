@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.observe import small_node
 from tests.unit.observe.small_node import SmallNode, running
 from weft.bpf.layout import DIRECTION_COUNT, Counter, Direction, Reason, pack_u32
+from weft.proxy.apply.sweep import Swept
 from weft.proxy.model.objects import Kind, Protocol, Ref, Service, ServicePort
 from weft.proxy.observe.health import Health
 from weft.proxy.observe.metrics import Metrics
@@ -36,6 +37,8 @@ KUBE_PROXY = {
     "kubeproxy_sync_proxy_rules_nftables_cleanup_failures",
     "kubeproxy_proxy_healthz",
     "kubeproxy_proxy_livez",
+    "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+    "kubeproxy_conntrack_reconciler_deleted_entries",
 }
 
 
@@ -67,6 +70,20 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 async def changed_slice(node: SmallNode, triggered_ns: int) -> None:
     record = replace(small_node.endpoint_slice(), triggered_ns=triggered_ns)
     await node.moved(Kind.SLICE, record.ref, record)
+
+
+def test_the_conntrack_reconcilers_figures_are_the_sweeps() -> None:
+    async def story() -> None:
+        async with running() as node:
+            metrics = measured(node)
+            metrics.swept(Swept(0.25, {"IPv4": 7, "IPv6": 0}))
+            samples, name = read(metrics), "kubeproxy_conntrack_reconciler"
+            for family, deleted in (("IPv4", 7), ("IPv6", 0)):
+                labels = {"ip_family": family}
+                assert value(samples, f"{name}_deleted_entries_total", **labels) == deleted
+                assert value(samples, f"{name}_sync_duration_seconds_sum", **labels) == 0.25
+
+    asyncio.run(story())
 
 
 def test_kube_proxys_names_are_all_there() -> None:
