@@ -4,6 +4,7 @@ A test run knows no transport header in what is to be segmented, so those come f
 """
 
 import fcntl
+import json
 import os
 import socket
 import struct
@@ -16,11 +17,11 @@ import pytest
 
 from tests.netns.hook_scene import inside, namespace, run, wait_for
 from tests.netns.tunnel import TUNSETIFF
-from tests.packet.packets import ACK, TCP, UDP, Packet
+from tests.packet.packets import ACK, TCP, UDP, Packet, read
 from tests.packet.runner import Action, Node, await_tick
-from tests.packet.scene import MAC_A, MAC_B, Addresses, Scene
+from tests.packet.scene import ADDRESSES, MAC_A, MAC_B, Addresses, Scene, answer
 from weft.bpf.clsact import LinkDirection, set_filter
-from weft.bpf.layout import Event, Reason
+from weft.bpf.layout import Event, Reason, Uplink
 from weft.bpf.rtnl import Rtnl
 
 MTU_BYTES, WIDE_BYTES = 1500, 9000
@@ -222,3 +223,33 @@ def test_a_stream_to_be_segmented_is_measured_against_the_tunnels_path(
     (event,) = new_flows(scene, told, TCP)
     assert event.reason == (Reason.TUNNELLED if fits else Reason.STACK)
     assert event.bytes > 2 * segment_bytes
+
+
+# --- An answer that is longer than what its client's uplink carries -------------------------------
+def test_an_answer_too_long_for_its_clients_uplink_gets_its_vip_behind_the_stack(
+    scene: Scene, links: Links
+) -> None:
+    """The first of its kind on the node, too: to_uplink looks nothing up before one was seen."""
+    scene.settings(overlay_ifindex=links.narrow)
+    scene.pod(scene.at.a, ifindex=links.pod)
+    scene.service(UDP, scene.at.a)
+    ends = ADDRESSES[4].uplink, ADDRESSES[6].uplink
+    scene.node.put("uplinks", links.narrow, Uplink(*ends, 0))
+    (link,) = json.loads(run("ip", "-n", links.here, "-j", "link", "show", "narrow"))
+    sent = replace(
+        scene.udp(scene.at.outside, scene.at.vip),
+        eth_dst=bytes.fromhex(link["address"].replace(":", "")),
+    )
+    with inside(links.here):
+        scene.node.repeat("from_uplink", sent.frame, 1, ifindex=links.narrow,
+                          received_on=links.narrow)  # fmt: skip
+        reply = replace(answer(replace(sent, dst=scene.at.a, dport=8080)), eth_src=MAC_A)
+        assert scene.flow(reply).ifindex == links.narrow
+        long = replace(reply, data=bytes(1_600))
+        done = scene.node.repeat("from_pod", long.frame, 1, ifindex=links.pod)
+        assert done.verdict == Action.NEXT & 0xFFFFFFFF
+        assert read(done.packet).src == scene.at.a
+        piece = replace(reply, data=bytes(1_000)).frame
+        outcome = scene.node.run("to_uplink", piece, ifindex=links.narrow, received_on=links.pod)
+    assert outcome.reason is Reason.ANSWERED
+    assert read(outcome.packet).src == scene.at.vip
