@@ -56,7 +56,7 @@ class Stage:
         return next(a.split("/")[0] for a in self.node.underlay if (":" in a) == (version == 6))
 
 
-@pytest.fixture(scope="module", params=["vxlan", "bridge"])
+@pytest.fixture(scope="module", params=["vxlan", "auto", "bridge"])
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
