@@ -1,48 +1,27 @@
-"""Multicast between pods of one bridge, as mDNS does it: heard by those whose policies allow it."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""Multicast, as mDNS does it, and broadcast between pods of one bridge and with their node: heard
+by those whose policies allow it. Without a bridge no pod hears a group.
+"""
 
 import pytest
 
 from deploy.netlab import Lab, Pod
 from deploy.netlab.shell import wait_for
+from tests.netns.speech import PORT, hears
 
-GROUP = Path(__file__).with_name("group.py")
-PORT = 5353
-GROUPS = {4: "224.0.0.251", 6: "ff02::fb"}
-LONG_S, SHORT_S = "10", "1"
-
-
-@pytest.fixture(scope="module")
-def mode() -> str:
-    """Without a bridge nothing brings a group's packets from one pod to another."""
-    return "bridge"
+GROUPS = {"ipv4": "224.0.0.251", "ipv6": "ff02::fb", "broadcast": "255.255.255.255"}
+LONG_S, SHORT_S = 10, 1
+BRIDGE = "weft0"
 
 
-@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
-def version(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
+@pytest.fixture(params=GROUPS)
+def group(request: pytest.FixtureRequest) -> str:
+    return GROUPS[request.param]
 
 
 @pytest.fixture(scope="module")
 def pods(lab: Lab) -> tuple[Pod, Pod]:
     east = lab.nodes[0]
     return east.add_pod("speaker"), east.add_pod("listener", labels={"pod": "listener"})
-
-
-def heard(lab: Lab, pods: tuple[Pod, Pod], version: int, limit_s: str) -> bool:
-    """Whether the listener hears what the speaker says once."""
-    speaker, listener = pods
-    ready = lab.folder / "group.ready"
-    ready.unlink(missing_ok=True)
-    words = (sys.executable, GROUP, "hear", GROUPS[version], str(PORT), ready, limit_s)
-    with subprocess.Popen(listener.command(*words), stdout=subprocess.PIPE, text=True) as process:
-        wait_for("the listener", ready.exists)
-        speaker.run(sys.executable, GROUP, "say", GROUPS[version], str(PORT))
-        said, _ = process.communicate(timeout=30)
-    return said.strip() != "nothing"
 
 
 def policy(name: str, ingress: list[object]) -> dict[str, object]:
@@ -58,14 +37,31 @@ def policy(name: str, ingress: list[object]) -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize("mode", ["bridge"], scope="module")
 def test_a_group_is_heard_unless_policy_says_otherwise(
-    lab: Lab, pods: tuple[Pod, Pod], version: int
+    lab: Lab, pods: tuple[Pod, Pod], group: str
 ) -> None:
-    assert heard(lab, pods, version, LONG_S)
+    assert hears(lab, *pods, group, LONG_S)
     lab.manifests.put(policy("silence", []))
-    wait_for("silence", lambda: not heard(lab, pods, version, SHORT_S))
+    wait_for("silence", lambda: not hears(lab, *pods, group, SHORT_S))
     words = {"protocol": "UDP", "port": PORT}
     lab.manifests.put(policy("silence", [{"ports": [words]}]))
-    wait_for("the word", lambda: heard(lab, pods, version, SHORT_S))
+    wait_for("the word", lambda: hears(lab, *pods, group, SHORT_S))
     lab.manifests.remove("NetworkPolicy", "silence", "default")
-    wait_for("no policy", lambda: heard(lab, pods, version, SHORT_S))
+    wait_for("no policy", lambda: hears(lab, *pods, group, SHORT_S))
+
+
+@pytest.mark.parametrize("mode", ["bridge"], scope="module")
+def test_a_node_and_its_pods_hear_each_other(lab: Lab, pods: tuple[Pod, Pod], group: str) -> None:
+    node, (speaker, listener) = lab.nodes[0], pods
+    assert hears(lab, node, listener, group, LONG_S, links=(BRIDGE, "eth0"))
+    assert hears(lab, speaker, node, group, LONG_S, links=("eth0", BRIDGE))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["vxlan", "direct", "auto"], scope="module")
+def test_without_a_bridge_no_pod_hears_a_group(lab: Lab, pods: tuple[Pod, Pod], group: str) -> None:
+    speaker, listener = pods
+    assert not hears(lab, speaker, listener, group, SHORT_S)
+    address = str(listener.address(6 if ":" in group else 4))
+    assert hears(lab, speaker, listener, address, LONG_S), "what is said to it alone"
