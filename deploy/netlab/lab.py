@@ -81,15 +81,19 @@ class Lab:
     def close(self) -> None:
         self._undo.close()
 
-    def add_node(self, name: str, *, families: tuple[int, ...] = (), far: bool = False) -> LabNode:
+    def add_node(
+        self, name: str, *, families: tuple[int, ...] = (), far: bool = False, mtu_bytes: int = 0
+    ) -> LabNode:
         """A node with its daemon not yet running: `start()` does that.
 
         families: IP versions of its own addresses, if not all of the cluster's. far: it hangs on
-        another bridge, behind a router, which is the switch's namespace.
+        another bridge, behind a router, which is the switch's namespace. mtu_bytes: of its wire,
+        if not the lab's; the first node behind the router decides that bridge's too.
         """
         number, segment = next(self._numbers), FAR if far else NEAR
+        mtu_bytes = mtu_bytes or self.mtu_bytes
         if far and len(self._segments) == 1:
-            self._make_far_segment()
+            self._make_far_segment(mtu_bytes)
         node = self.node_type(
             name=name,
             namespace=f"{self.name}-{name}",
@@ -106,7 +110,7 @@ class Lab:
         )
         self._undo.callback(node.close)
         router = _of(families or self.families, *self._at(segment))
-        wire = Wire(self.switch, segment.bridge, f"port{number}", self.mtu_bytes)
+        wire = Wire(self.switch, segment.bridge, f"port{number}", mtu_bytes)
         node.make(wire, gateway=router)
         self.nodes.append(node)
         return node
@@ -141,16 +145,16 @@ class Lab:
         run("ip", "netns", "add", self.switch)
         self._undo.callback(lambda: attempt("ip", "netns", "del", self.switch))
         run("ip", "-n", self.switch, "link", "set", "lo", "up")
-        self._make_segment(NEAR)
+        self._make_segment(NEAR, self.mtu_bytes)
 
-    def _make_far_segment(self) -> None:
-        self._make_segment(FAR)
+    def _make_far_segment(self, mtu_bytes: int) -> None:
+        self._make_segment(FAR, mtu_bytes)
         for name in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
             run("ip", "netns", "exec", self.switch, "sysctl", "-qw", f"net.{name}=1")
 
-    def _make_segment(self, segment: Segment) -> None:
+    def _make_segment(self, segment: Segment, mtu_bytes: int) -> None:
         ip, name = ("ip", "-n", self.switch), segment.bridge
-        run(*ip, "link", "add", name, "mtu", str(self.mtu_bytes), "type", "bridge")
+        run(*ip, "link", "add", name, "mtu", str(mtu_bytes), "type", "bridge")
         run(*ip, "link", "set", name, "up")
         run(*ip, "addr", "add", segment.underlay4.format(SWITCH_HOST), "dev", name)
         run(*ip, "addr", "add", segment.underlay6.format(SWITCH_HOST), "dev", name, "nodad")

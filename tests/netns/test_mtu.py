@@ -105,7 +105,7 @@ def resize(scene: Scene, mtu_bytes: int) -> None:
 
 
 # --- One neighbour without a tunnel, one behind a router by a tunnel -----------------------------
-MIXES = [(1450, (4, 6)), (1500, (4, 6)), (9001, (4, 6)), (1500, (6,)), (9001, (6,))]
+MIXES = [(mtu, families) for families in ((4, 6), (6,)) for mtu in (1450, 1500, 9001)]
 
 
 @pytest.fixture(scope="module", params=MIXES, ids=lambda mix: f"{mix[0]}-{mix[1]}")
@@ -172,6 +172,51 @@ def test_neighbours_without_a_tunnel_use_the_wire_whole(direct: Scene, version: 
     direct.widest("east", "west", version, of_wire)
     direct.flows("east", "west", version)
     assert route_mtu(direct.pods["east"], version) is None
+
+
+# --- Tunnels between all nodes, pods of one node on a bridge or not -------------------------------
+@pytest.fixture(
+    scope="module",
+    params=[(mode, mtu) for mode in ("vxlan", "bridge") for mtu in (1450, 9001)],
+    ids=lambda one: f"{one[0]}-{one[1]}",
+)
+def tunnelled(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    mode, mtu_bytes = request.param
+    with scene(mode, mtu_bytes=mtu_bytes) as made:
+        for name in ("east", "west"):
+            made.start(name)
+            made.pod(name, name)
+        made.pod("beside", "east")
+        yield made
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_with_tunnels_alone_pods_of_one_node_use_their_wire_whole_too(
+    tunnelled: Scene, version: int
+) -> None:
+    of_wire, in_tunnel = sizes(tunnelled)
+    tunnelled.widest("east", "beside", version, of_wire)
+    tunnelled.flows("east", "beside", version)
+    for source, target in (("east", "west"), ("west", "east")):
+        tunnelled.widest(source, target, version, in_tunnel)
+        tunnelled.flows(source, target, version)
+
+
+# --- Nodes with links of different sizes, a router between them -----------------------------------
+@pytest.mark.parametrize(("near_bytes", "far_bytes"), [(1500, 9001), (9001, 1450)])
+@pytest.mark.parametrize("mode", ["auto", "direct"])
+def test_nodes_with_links_of_different_sizes_talk_both_ways(
+    mode: str, near_bytes: int, far_bytes: int
+) -> None:
+    with scene(mode, mtu_bytes=near_bytes) as made:
+        made.pod("east", made.start("east").name)
+        made.lab.add_node("far", far=True, mtu_bytes=far_bytes).start()
+        made.pod("far", "far")
+        if mode == "direct":
+            route_pods(made)
+        for version in (4, 6):
+            made.flows("east", "far", version)
+            made.flows("far", "east", version)
 
 
 # --- What comes later than the pod ---------------------------------------------------------------
