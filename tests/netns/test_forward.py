@@ -1,45 +1,14 @@
 """Chains of others that drop what is forwarded: pods' traffic is accepted there, and only there."""
 
-import ctypes
-import subprocess
-import threading
-from collections.abc import Callable
-
 import pytest
 
+from tests.netns.alone import play, sh
 from weft.proxy.apply.forward import Forward
 from weft.proxy.apply.target import NotMended
 
-_CLONE_NEWNET = 0x40000000
 DROPPING = (
     "add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy %s; }"
 )
-
-Story = Callable[[], None]
-
-
-def play(story: Story) -> None:
-    """Run `story` in a new namespace, which goes with its thread."""
-    failed: list[BaseException] = []
-
-    def inside() -> None:
-        try:
-            if ctypes.CDLL(None).unshare(_CLONE_NEWNET):
-                raise OSError("unshare: a new network namespace was refused")
-            story()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=inside)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-
-
-def sh(command: str) -> str:
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 def drop(tool: str) -> None:

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from tests.netns.test_forward import play
+from tests.netns.alone import play
 from weft.bpf.clsact import LinkDirection
 from weft.bpf.hook import Errors, Hooks, LinkPlace, Place
 from weft.proxy.apply.hooks import HooksTarget
