@@ -78,6 +78,7 @@ class Reason(IntEnum):
     NO_LOCAL_BACKEND = 35
     SOURCE_RANGE = 36
     TOO_BIG = 41
+    UNTRANSLATED = 47
 
 
 REASON_DROPS: Final = 16
@@ -98,6 +99,12 @@ class Direction(IntEnum):
 
 
 DIRECTION_COUNT: Final = 8
+
+
+class Mark(IntEnum):
+    """enum mark"""
+
+    HAIRPIN = 2003134064
 
 
 class SettingFlag(IntFlag):
@@ -136,6 +143,7 @@ class FrontendFlag(IntFlag):
     NODE_IN_RANGES = 128
     OPEN = 256
     OTHER_PROXY = 512
+    STACK = 1024
 
 
 class BackendFlag(IntFlag):
@@ -170,6 +178,7 @@ class FlowPath(IntEnum):
     HAIRPIN = 5
     UPLINK = 6
     ENTRY = 7
+    NAT = 10
     MASKED = 11
 
 
@@ -190,14 +199,14 @@ class UplinkFlag(IntFlag):
     LAYER3 = 1
 
 
-_SETTINGS = struct.Struct("=QIIIIHHI16s16s2s2sII4x16s16s")
+_SETTINGS = struct.Struct("=QIIIIHHI16s16s2s2sIII16s16s6s2x")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """struct settings"""
 
-    SIZE: ClassVar[int] = 112
+    SIZE: ClassVar[int] = 120
 
     host_netns: int
     overlay_ifindex: int
@@ -213,8 +222,10 @@ class Settings:
     ask_port: int
     hold_from_pod: int
     hold_to_pod: int
+    bridge_ifindex: int
     node4: Address
     node6: Address
+    bridge_mac: Packed
 
     def pack(self) -> Packed:
         return _SETTINGS.pack(
@@ -232,8 +243,10 @@ class Settings:
             self.ask_port.to_bytes(2, "big"),
             self.hold_from_pod,
             self.hold_to_pod,
+            self.bridge_ifindex,
             pack_address(self.node4),
             pack_address(self.node6),
+            exactly(self.bridge_mac, 6),
         )
 
     @classmethod
@@ -254,8 +267,10 @@ class Settings:
             int.from_bytes(row[11], "big"),
             row[12],
             row[13],
-            unpack_address(row[14]),
+            row[14],
             unpack_address(row[15]),
+            unpack_address(row[16]),
+            row[17],
         )
 
 
@@ -1040,7 +1055,7 @@ LAYOUTS: Final = {
         "word:__be32[4]@0",
     ),
     "Settings": (
-        "112",
+        "120",
         "host_netns:__u64@0",
         "overlay_ifindex:__u32@8",
         "flags:__u32@12",
@@ -1055,9 +1070,11 @@ LAYOUTS: Final = {
         "ask_port:__be16@66",
         "hold_from_pod:__u32@68",
         "hold_to_pod:__u32@72",
-        "pad0:__u32@76",
+        "bridge_ifindex:__u32@76",
         "node4:struct-address@80",
         "node6:struct-address@96",
+        "bridge_mac:__u8[6]@112",
+        "pad0:__u16@118",
     ),
     "Workload": (
         "56",
@@ -1277,7 +1294,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "u32",
         "Settings",
         4,
-        112,
+        120,
         1,
         False,
         False,

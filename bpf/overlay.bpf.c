@@ -190,6 +190,32 @@ static bool may_be_client(const struct settings *s, u32 from, const struct workl
 	return from && (!src || (s->flags & SETTING_MASQUERADE_CLIENTS));
 }
 
+/*
+ * SCTP that netfilter aimed at another node's pod. A node, this one too, is a client under the
+ * gateway address, as above.
+ */
+static enum reason wrap_sctp(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			     const struct workload *pod)
+{
+	struct prefix *client = pod ? 0 : prefix_of(&p->tuple.src);
+	bool node = client && (client->flags & PREFIX_NODE);
+	enum reason reason = know_fragment(p);
+
+	if (reason)
+		return reason;
+	if (pod)
+		return judge_carried(p, s, pod);
+	if (is_own_gateway(s, &p->tuple.src))
+		return REASON_NONE;
+	if (!node && skb->ingress_ifindex)
+		return carry_client(skb, p, s, pod);
+	by_stack();
+	reason = p->kind == KIND_PLAIN
+			 ? masquerade(skb, p, s, p->family == 4 ? &s->gateway4 : &s->gateway6)
+			 : masquerade_error(skb, p, s, 0);
+	return reason == REASON_MASQUERADED || reason == REASON_NOT_OURS ? REASON_NONE : reason;
+}
+
 static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
@@ -215,7 +241,10 @@ static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
 		return return_to_entry(skb, p, s);
 	node = prefix->node;
-	reason = may_be_client(s, from, src) ? carry_client(skb, p, s, src) : REASON_NONE;
+	if (is_sctp(p))
+		reason = wrap_sctp(skb, p, s, src);
+	else
+		reason = may_be_client(s, from, src) ? carry_client(skb, p, s, src) : REASON_NONE;
 	if (reason)
 		return reason;
 	return set_tunnel(skb, s, &node) ? REASON_HELPER_FAILED : REASON_TUNNELLED;

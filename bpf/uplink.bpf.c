@@ -80,6 +80,15 @@ static enum reason answer_own(struct __sk_buff *skb, struct packet *p, enum reas
 	return reason == REASON_NO_BACKEND ? refuse_here(skb, p) : reason;
 }
 
+/* Where a pod's SCTP leaves netfilter has had its say: the endpoint that it chose is judged. */
+static enum reason leave_sctp(struct packet *p, const struct settings *s,
+			      const struct workload *pod)
+{
+	if (is_untranslated(p))
+		return REASON_UNTRANSLATED;
+	return pod ? judge_carried(p, s, pod) : REASON_NONE;
+}
+
 static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = settings_row();
@@ -101,6 +110,9 @@ static enum reason handle_to_uplink(struct __sk_buff *skb, struct packet *p)
 	/* Masqueraded, what was handed on under a pod's address would be the node's. */
 	if (from && is_forged_by(from, p, s, pod))
 		return REASON_SOURCE_SPOOFED;
+	reason = is_sctp(p) ? leave_sctp(p, s, pod) : REASON_NONE;
+	if (reason)
+		return reason;
 	to = pod ? prefix_of(&p->tuple.dst) : 0;
 	/* Another proxy's rules were to translate it. */
 	if (to && (to->flags & PREFIX_SERVICE))

@@ -22,6 +22,7 @@
 #include "mask.h"
 #include "group.h"
 #include "leave.h"
+#include "sctp.h"
 
 /*
  * To where nodes end their tunnels, or ask each other whose an address is: masqueraded it would
@@ -96,7 +97,7 @@ static enum reason go(struct __sk_buff *skb, struct packet *p, const struct sett
 		return into_uplink(p, flow->ifindex);
 	if (path == PATH_DIRECT && to)
 		return into_neighbour(skb, p, to);
-	return REASON_STACK;
+	return path == PATH_NAT ? into_netfilter(skb, p, s) : REASON_STACK;
 }
 
 /* A pod that reaches itself is the end that answers; the one that asks bears the node's address. */
@@ -168,22 +169,21 @@ static enum reason send_on(struct __sk_buff *skb, struct packet *p, const struct
 	return reason;
 }
 
-/*
- * What went to the stack and has no answer yet may have been a VIP's before its Service was known:
- * a client that goes on from one port would never get there.
- */
-static bool may_be_for_vip(const struct packet *p, const struct flow *flow)
-{
-	return flow->path == PATH_STACK && !(flow->flags & FLOW_REPLIED) && !is_reply(p, flow) &&
-	       p->kind != KIND_ICMP_ERROR;
-}
-
 static enum reason leave_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *src)
 {
 	struct flow *flow = find_any(p, s, src, true);
 	enum reason reason;
 
+	if (is_sctp(p) && (!flow || is_dialled(flow) || may_be_for_vip(p, flow))) {
+		reason = dial_by_stack(skb, p, s, flow, src);
+		if (reason)
+			return reason == REASON_NO_BACKEND ? refuse(skb, p, src)
+			       : reason == REASON_STACK	   ? into_netfilter(skb, p, s)
+							   : reason;
+		if (flow && is_dialled(flow))
+			flow = 0;
+	}
 	if (!flow || may_be_for_vip(p, flow)) {
 		reason = translate(p, s);
 		if (reason == REASON_ANSWERED)
@@ -298,15 +298,23 @@ static enum reason put_on(struct __sk_buff *skb, struct packet *p, const struct 
 	return put_mask(skb, p, s, &mask);
 }
 
-/* The stack's packet for a local pod, `dst`: judged here unless the sender's link did. */
+/*
+ * The stack's packet for a local pod, `dst`: judged here unless the sender's link did. Which
+ * endpoint a pod's SCTP goes to only netfilter has chosen.
+ */
 static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 			     const struct workload *dst)
 {
-	bool own_node = is_own_node(skb, p);
+	bool hairpin = take_hairpin_mark(skb, p), own_node = hairpin || is_own_node(skb, p);
 	struct flow *flow = find_any(p, s, dst, false);
-	const struct workload *src = flow ? 0 : workloads.lookup(&p->tuple.src);
+	const struct workload *src = 0;
+	enum flow_path path = PATH_STACK;
 	enum reason reason;
 
+	if (flow && flow->path == PATH_NAT && is_reply(p, flow))
+		return answer_by_stack(p, s, flow);
+	if (!flow || is_sctp(p))
+		src = workloads.lookup(&p->tuple.src);
 	/* Pieces that no link brought (is_own_node) were proven where the flow that they go by was. */
 	if (!own_node && (skb->ingress_ifindex || !flow || !is_by_stack(flow->path)) &&
 	    is_forged(skb, p, s))
@@ -314,7 +322,10 @@ static enum reason reach_pod(struct __sk_buff *skb, struct packet *p, const stru
 	/* What a server of the node's says unasked was asked for by the pod, and that is forgotten. */
 	if (own_node && !flow && (p->tcp_flags & TCP_ACK))
 		own_node = !is_from_server(skb, p);
-	reason = admit(p, s, flow, src, dst, PATH_STACK, own_node ? FLOW_OWN_NODE : 0);
+	/* Its sender's link let it by as it was dialled, or this would be a flow. */
+	if (hairpin || (is_sctp(p) && src && !own_node))
+		path = PATH_NAT;
+	reason = admit(p, s, flow, src, dst, path, own_node ? FLOW_OWN_NODE : 0);
 	if (!reason)
 		reason = put_on(skb, p, s, flow);
 	return reason ? reason : REASON_STACK;

@@ -1,9 +1,9 @@
 """Owns how a node is left as if Weft had never been on it: `weftd --cleanup`.
 
 For a node that is drained, with no daemon running: what pods still hang on is not taken from them.
-Removed are the conflist, hooks, links, routes and pins of ours, and the leases. Sysctls stay as
-they are, and so do the two rules in FORWARD chains, which name links that no longer are. Never
-touches what another program made.
+Removed are the conflist, hooks, links, routes, nftables' table and pins of ours, and the leases.
+Sysctls stay as they are, and so do the two rules in FORWARD chains, which name links that no longer
+are. Never touches what another program made.
 """
 
 import logging
@@ -20,6 +20,7 @@ from weft.bpf.hook import Hooks
 from weft.cni import conflist
 from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
 from weft.proxy.apply.links import LinksTarget
+from weft.proxy.apply.nft import NftTarget
 from weft.proxy.apply.routes import RoutesTarget
 from weft.proxy.apply.target import Target
 from weft.proxy.config import Config
@@ -52,6 +53,7 @@ def cleanup(config: Config, pod_links: re.Pattern[str]) -> None:
             ("hooks", HooksTarget(stack.enter_context(hooks))),
             ("routes", RoutesTarget()),
             ("links", LinksTarget()),
+            ("nftables' table", NftTarget()),
         ):
             _empty(name, target)
         for path in _pins(config.pins):

@@ -31,6 +31,7 @@ from weft.proxy.apply.applier import Applier
 from weft.proxy.apply.desired import Desired
 from weft.proxy.apply.hooks import HooksTarget, find_cgroup2
 from weft.proxy.apply.links import LinksTarget
+from weft.proxy.apply.nft import NftTarget
 from weft.proxy.apply.order import TABLES as ROW_TABLES
 from weft.proxy.apply.patrol import Patrol
 from weft.proxy.apply.routes import PROTOCOL, RoutesTarget
@@ -70,8 +71,8 @@ EXPECTED = LISTED_KINDS
 """Nothing goes before all of these have listed."""
 
 
-PINS, PINNED = "pins", "pinned hooks"
-OFTEN = (PINS, PINNED, sysctl.NAME, forward.NAME, podlinks.NAME)
+PINS, PINNED, RULES = "pins", "pinned hooks", "rules"
+OFTEN = (PINS, PINNED, RULES, sysctl.NAME, forward.NAME, podlinks.NAME)
 """What others alter without a word, and must not stay altered for long."""
 
 
@@ -164,8 +165,9 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
     )
     intake = Intake(World(settings), EXPECTED)
     desired = Desired()
-    hooks_target = HooksTarget(hooks)
-    applier = Applier(_targets(datapath, hooks_target), desired, time.monotonic)
+    hooks_target, nft_target = HooksTarget(hooks), NftTarget()
+    targets = _targets(datapath, hooks_target, nft_target)
+    applier = Applier(targets, desired, time.monotonic)
     applier.repairs.update(_repairs(config, datapath, hooks_target, intake))
 
     def look_at_hooks() -> int:
@@ -173,7 +175,12 @@ def make_loop(config: Config, datapath: Datapath, hooks: Hooks) -> Loop:
             applier.compare("hooks")
         return 0
 
-    applier.repairs[PINNED] = look_at_hooks
+    def look_at_rules() -> int:
+        if nft_target.moved():
+            applier.compare("nft")
+        return 0
+
+    applier.repairs.update({PINNED: look_at_hooks, RULES: look_at_rules})
     patrol = Patrol(applier, [*sorted(ROW_TABLES), podroutes.NAME], OFTEN)
     planning = Planning(PLANNERS, desired)
     return Loop(intake, planning, desired, applier, patrol)
@@ -291,11 +298,12 @@ def _repairs(
     }
 
 
-def _targets(datapath: Datapath, hooks: HooksTarget) -> Mapping[str, Target]:
+def _targets(datapath: Datapath, hooks: HooksTarget, nft: NftTarget) -> Mapping[str, Target]:
     targets: dict[str, Target] = {
         "links": LinksTarget(),
         "routes": RoutesTarget(),
         "hooks": hooks,
+        "nft": nft,
     }
     for spec in TABLES.values():
         if spec.name in ROW_TABLES:

@@ -176,6 +176,21 @@ static enum reason into_node(struct __sk_buff *skb, struct packet *p)
 	return REASON_STACK;
 }
 
+/*
+ * To the node's stack, past the bridge that the pod hangs on: its own ports would get the packet by
+ * their MACs, with netfilter not asked, or asked for a port and not for where it leads.
+ */
+static enum reason into_netfilter(struct __sk_buff *skb, struct packet *p, const struct settings *s)
+{
+	if (!(s->flags & SETTING_BRIDGE) || !s->bridge_ifindex)
+		return REASON_STACK;
+	if (bpf_skb_store_bytes(skb, 0, (void *)s->bridge_mac, sizeof(s->bridge_mac), 0))
+		return REASON_HELPER_FAILED;
+	p->target = s->bridge_ifindex;
+	p->again = 1;
+	return REASON_STACK;
+}
+
 /* Back out of the uplink that a client is behind; the kernel's route there says by which router. */
 static enum reason into_uplink(struct packet *p, u32 ifindex)
 {

@@ -22,7 +22,7 @@
 
 static bool is_by_stack(enum flow_path path)
 {
-	return path == PATH_STACK || path == PATH_MASKED;
+	return path == PATH_STACK || path == PATH_MASKED || path == PATH_NAT;
 }
 
 static bool is_swapped(const struct tuple *t)

@@ -47,9 +47,11 @@ struct settings {
 	 * later: what pods sent goes into hold_from_pod, what came for them into hold_to_pod. */
 	__u32 hold_from_pod; /* ifindex; 0: none */
 	__u32 hold_to_pod;
-	__u32 pad0;
+	__u32 bridge_ifindex; /* the pods' bridge, with SETTING_BRIDGE; 0: none */
 	struct address node4; /* this node's InternalIP; zero: none */
 	struct address node6;
+	__u8 bridge_mac[6];
+	__u16 pad0;
 };
 
 /* workloads: a local pod's address -> its link and the two rule sets that judge it. */
@@ -106,6 +108,7 @@ enum frontend_flag {
 	FRONTEND_NODE_IN_RANGES = 128, /* this node is one of them */
 	FRONTEND_OPEN = 256, /* port 0: what it does not serve is not refused (no ClusterIP) */
 	FRONTEND_OTHER_PROXY = 512, /* port 0: another proxy's Service, left to the stack */
+	FRONTEND_STACK = 1024, /* SCTP: netfilter chooses and translates, from the same slots */
 };
 
 struct frontend {
@@ -116,6 +119,7 @@ struct frontend {
 	__u32 affinity_s;     /* a client keeps its backend for so long; 0: no longer than a flow */
 	__u32 flags;	      /* enum frontend_flag */
 	__u32 ring_size;      /* places in rings; 1: the only slot, without a row; 0: none */
+			      /* FRONTEND_STACK: the first slots are so many of the node's own */
 	__u32 pad;
 };
 
@@ -200,6 +204,7 @@ enum flow_path {
 	PATH_HAIRPIN = 5, /* backend and client are one pod: the client's address is masked */
 	PATH_UPLINK = 6,  /* from a client outside, through a Service; it is behind `ifindex` */
 	PATH_ENTRY = 7,	  /* the same, brought through the overlay by the node whose end `vip` is */
+	PATH_NAT = 10,	  /* the stack's, where netfilter translates; vip set: as it was dialled */
 	PATH_MASKED = 11, /* the stack's, and the backend gets it with this node's address as source */
 };
 

@@ -17,6 +17,7 @@
 #include "narrow.h"
 #include "policy.h"
 #include "refuse.h"
+#include "sctp.h"
 #include "translate.h"
 
 /* Whose address is it that nobody can answer to (RFC 1122 3.2.1.3, RFC 4291 2.7)? */
@@ -102,7 +103,7 @@ static enum reason choose_new(struct packet *p, const struct settings *s,
 }
 
 /* The backend of a client's packet. Of the node's own traffic one look-up is asked. */
-static enum reason find_backend(struct packet *p, const struct settings *s,
+static enum reason find_backend(struct __sk_buff *skb, struct packet *p, const struct settings *s,
 				const struct north_south *row, u32 from)
 {
 	struct translation *known = 0;
@@ -110,8 +111,10 @@ static enum reason find_backend(struct packet *p, const struct settings *s,
 
 	if (p->fragment == FRAGMENT_LATER && know_fragment(p))
 		return REASON_NOT_OURS;
-	if (!has_ports(p))
-		return judge_unserved(p, from);
+	if (!has_ports(p)) {
+		frontend = is_sctp(p) ? frontend_at(&p->tuple.dst, p->tuple.dport, IPPROTO_SCTP) : 0;
+		return frontend ? come_by_stack(skb, p, frontend) : judge_unserved(p, from);
+	}
 	if (row->translated)
 		known = known_choice(p, s);
 	if (known)
@@ -238,7 +241,7 @@ static enum reason come_in(struct __sk_buff *skb, struct packet *p, const struct
 		return REASON_NOT_OURS;
 	p->came_by = skb->ifindex;
 	reason = p->kind == KIND_ICMP_ERROR ? find_embedded_backend(p, row)
-					    : find_backend(p, s, row, p->came_by);
+					    : find_backend(skb, p, s, row, p->came_by);
 	if (reason == REASON_NOT_OURS)
 		return reason;
 	if (is_false_client(p, s, p->came_by))

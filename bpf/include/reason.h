@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Where a program on a link ends a packet, and why: what is counted and told. Part of layout.h, a
+ * Where a program on a link ends a packet, and why: what is counted and told; marks. Part of layout.h, a
  * file of its own for its length.
  */
 #ifndef WEFT_REASON_H
@@ -41,6 +41,7 @@ enum reason {
 	REASON_NO_LOCAL_BACKEND = 35, /* policy Local: endpoints elsewhere, none on this node */
 	REASON_SOURCE_RANGE = 36, /* its client is not within the load balancer's source ranges */
 	REASON_TOO_BIG = 41, /* of a client outside: answered with what its tunnel carries */
+	REASON_UNTRANSLATED = 47, /* SCTP as netfilter should not have left it: to or past a VIP */
 	REASON_COUNT = 64,
 };
 
@@ -54,6 +55,11 @@ enum direction {
 	DIRECTION_SOCKET = 6,
 	DIRECTION_HELD = 7, /* out of the hold link */
 	DIRECTION_COUNT = 8,
+};
+
+/* Marks that packets bear on this node; none comes from a pod or from outside. */
+enum mark {
+	MARK_HAIRPIN = 0x77656670, /* netfilter: a pod's SCTP to itself, with the node's address */
 };
 
 #endif

@@ -268,6 +268,16 @@ static bool is_dialled_anew(const struct packet *p, const struct flow *flow)
 	       flow->client_port != p->client_port || !same_address(&flow->vip, &p->vip);
 }
 
+/*
+ * What went to the stack and has no answer yet may have been a VIP's before its Service was known:
+ * a client that goes on from one port would never get there.
+ */
+static bool may_be_for_vip(const struct packet *p, const struct flow *flow)
+{
+	return flow->path == PATH_STACK && !(flow->flags & FLOW_REPLIED) && !is_reply(p, flow) &&
+	       p->kind != KIND_ICMP_ERROR;
+}
+
 /* A reply of p->tuple gets the source that its client dialled; a hairpin's its client back. */
 static enum reason restore_vip(struct __sk_buff *skb, struct packet *p, const struct flow *flow)
 {

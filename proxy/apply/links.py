@@ -7,14 +7,20 @@ weft.cni's, never touched here.
 
 import socket
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from hashlib import blake2b
 from ipaddress import IPv6Address, ip_interface
 from typing import Any, cast
 
 from weft.proxy.apply.holdlink import ensure_hold_link, hold_link_as_row
 from weft.proxy.apply.netlink import conversation, noting, settled
 from weft.proxy.apply.target import Errors
-from weft.proxy.plan.links import HOLD_LINK, BridgeLink, HoldLink, Interface, OverlayLink
+from weft.proxy.plan.links import (
+    HOLD_LINK,
+    BridgeLink,
+    HoldLink,
+    Interface,
+    OverlayLink,
+    bridge_mac,
+)
 from weft.proxy.plan.node import BRIDGE, HOLD, OVERLAY
 
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
@@ -142,7 +148,7 @@ def _as_row(netlink: Any, found: Any, name: str) -> object:
     if not found["flags"] & _IFF_UP:
         return "down"
     if name == BRIDGE:
-        right = _kind(found) == "bridge" and found.get("IFLA_ADDRESS") == bridge_mac(name)
+        right = _kind(found) == "bridge" and found.get("IFLA_ADDRESS") == bridge_mac(name).hex(":")
         right = right and _asks_for_neighbours(netlink, found["index"], addresses)
         return BridgeLink(name, mtu_bytes, addresses) if right else "not ours"
     if not _is_flow_based(found) or not found["flags"] & _IFF_NOARP:
@@ -174,15 +180,7 @@ def _port(found: Any) -> int:
 
 
 def _mac(row: OverlayLink | BridgeLink) -> str:
-    return bridge_mac(row.name) if isinstance(row, BridgeLink) else row.mac.hex(":")
-
-
-def bridge_mac(name: str) -> str:
-    """Locally administered and always the same: else a bridge takes its lowest port's, and pods'
-    neighbour entries go stale when that port goes.
-    """
-    digest = blake2b(name.encode(), digest_size=5).digest()
-    return (b"\x02" + digest).hex(":")
+    return bridge_mac(row.name).hex(":") if isinstance(row, BridgeLink) else row.mac.hex(":")
 
 
 def link_local(mac: str) -> IPv6Address:

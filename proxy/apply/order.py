@@ -27,14 +27,14 @@ def _down(*tables: str) -> tuple[Step, ...]:
 
 
 STEPS: tuple[Step, ...] = (
-    *_up("links", "backends", "slots", "rings", "source_ranges"),
+    *_up("links", "backends", "slots", "rings", "source_ranges", "nft"),
     *_up("verdicts", "ports", "peers", "blocks"),
     *_down("blocks", "peers"),
     *_up("prefixes", "uplinks", "settings", "pod_links", "sandboxes", "workloads", "frontends"),
     *_up("hooks", "routes"),
     *_down("hooks", "routes", "frontends", "workloads", "sandboxes", "pod_links", "uplinks"),
     *_down("prefixes"),
-    *_down("verdicts", "ports", "rings", "slots", "source_ranges", "backends"),
+    *_down("verdicts", "ports", "rings", "slots", "source_ranges", "backends", "nft"),
     *_down("settings", "links"),
 )
 """Every table once upwards and once downwards (ARCHITECTURE, proxy)."""

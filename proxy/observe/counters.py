@@ -37,6 +37,7 @@ MEANINGS = {
     Reason.SOURCE_ROUTED: "a packet that names the routers on its way",
     Reason.TOO_BIG: "longer than the tunnel of a client outside carries; its sender is told",
     Reason.NO_LOCAL_BACKEND: "a Service of policy Local without an endpoint on this node",
+    Reason.UNTRANSLATED: "SCTP of a Service that netfilter did not translate: of no association",
     Reason.SOURCE_RANGE: "a client outside of a Service's loadBalancerSourceRanges",
     Reason.TUNNEL_FORGED: "a pod's packet to where nodes end their tunnels or ask each other",
 }

@@ -56,6 +56,8 @@ class Reading:
         late = self.unfinished(RowKey(row.table, row.key))
         if late is not None:
             return late
+        if row.table not in self._lookups:
+            return DONE
         actual = self.row(row.table, cast(bytes, row.key))
         if actual == row.value:
             return DONE

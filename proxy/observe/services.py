@@ -11,6 +11,7 @@ from weft.proxy.model.world import World
 from weft.proxy.observe.clients import client_of, outcomes_of
 from weft.proxy.observe.reading import DONE, Reading, read
 from weft.proxy.plan import services as planned
+from weft.proxy.plan import services_sctp
 from weft.proxy.plan.rows import Row
 from weft.proxy.plan.services_choice import (
     Choice,
@@ -78,7 +79,7 @@ def _wanted(world: World, request: pb.ListRequest) -> list[Service]:
 
 # --- Services -----------------------------------------------------------------------------------
 def _service(reading: Reading, service: Service) -> pb.Service:
-    rows = list(planned.PLANNER.rows(reading.world, service.ref))
+    rows = list(_rows(reading.world, service.ref))
     asked = list(claims(reading.world, service))
     why = beyond(reading.world, service.ref.namespace).get(service.ref, "")
     served = set() if why else set(taken(reading.world, service))
@@ -107,6 +108,11 @@ def _not_served(why: str) -> pb.RowStatus:
 
 def _why_not(world: World, ref: Ref, claim: Claim) -> str:
     return beyond(world, ref.namespace).get(ref) or refusal(world, ref, claim)
+
+
+def _rows(world: World, ref: Ref) -> Iterator[Row]:
+    for planner in (planned.PLANNER, services_sctp.PLANNER):
+        yield from planner.rows(world, ref)
 
 
 def _policy(*, local: bool) -> str:
@@ -161,7 +167,7 @@ def _key(place: Place) -> bytes:
 def _endpoints(reading: Reading, service: Service) -> Iterator[pb.Endpoint]:
     slices = reading.world.slices_of(service.ref)
     said = {e.address: e for piece in slices for e in piece.endpoints}
-    rows = {row.key: row for row in planned.PLANNER.rows(reading.world, service.ref)}
+    rows = {row.key: row for row in _rows(reading.world, service.ref)}
     for family in _families(reading, service):
         for endpoint in sorted(family.every, key=_place):
             message = _endpoint(

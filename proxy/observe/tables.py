@@ -15,7 +15,7 @@ from weft.proxy.observe.reading import status_message
 
 PLANNED = frozenset(
     {name for name, spec in layout.TABLES.items() if not spec.is_state} - {"events"}
-    | {"links", "routes", "hooks"}
+    | {"links", "routes", "hooks", "nft"}
 )
 """Tables whose rows follow from the plan."""
 

@@ -17,6 +17,7 @@ from weft.proxy.plan import (
     routes,
     sandboxes,
     services,
+    services_sctp,
     settings,
     uplinks,
     workloads,
@@ -26,6 +27,7 @@ from weft.proxy.plan.rows import Planner, Row, rank
 PLANNERS: tuple[Planner, ...] = (
     services.PLANNER,
     hostports.PLANNER,
+    services_sctp.PLANNER,
     *policy.PLANNERS,
     workloads.PLANNER,
     podlinks.PLANNER,

@@ -78,6 +78,14 @@ def overlay_mac(node: str) -> bytes:
     return bytes(((digest[0] | 0x02) & 0xFE, *digest[1:]))
 
 
+def bridge_mac(name: str) -> bytes:
+    """Locally administered and always the same: else a bridge takes its lowest port's, and pods'
+    neighbour entries go stale when that port goes.
+    """
+    digest = blake2b(name.encode(), digest_size=5).digest()
+    return b"\x02" + digest
+
+
 def _rows(world: World, key: Hashable) -> Iterator[Row]:
     own, settings = world.own_node(), world.settings
     if key == HOLD:

@@ -1,8 +1,8 @@
 """Owns what a Service is in the datapath: frontends, the slots that new flows are spread over, the
 backends that live, and who may reach a load balancer's address.
 
-A key is a Service's Ref. The two families of a Service are two services, as in kube-proxy. SCTP is
-not planned: no program can mend its checksum. Which endpoints: services_choice; which addresses:
+A key is a Service's Ref. The two families of a Service are two services, as in kube-proxy. What
+SCTP has of this is services_sctp's. Which endpoints: services_choice; which addresses:
 services_frontends.
 """
 
@@ -35,6 +35,7 @@ from weft.proxy.model.objects import (
     Kind,
     Network,
     Node,
+    Protocol,
     Record,
     Ref,
     Service,
@@ -143,17 +144,16 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     for address in others_addresses(world, service):
         yield _whole(address, FrontendFlag.OTHER_PROXY)
     for version, claims in families(world, service):
+        yield from _exposed(world, claims)
+        if claims[0].port.protocol is Protocol.SCTP:
+            continue
         served = serve(world, service, version, claims)
         for claim in claims:
-            yield _frontend(world, service, served, claim)
-        yield from _exposed(world, claims)
-        yield from _slots(served.id, served.slots)
-        yield from _slots(served.local_id, served.choice.local or ())
+            yield frontend_row(claim, frontend(world, service, served, claim))
+        yield from slot_rows(served)
         yield from _ring(served)
-        yield from _backends(served)
-        if any(claim.origin is Origin.LOAD_BALANCER for claim in claims):
-            for network in ranges(service, version):
-                yield Row("source_ranges", range_key(served.id, network), _ALLOWED)
+        yield from backend_rows(served)
+        yield from range_rows(service, served, claims)
 
 
 def _whole(address: Address, flags: FrontendFlag) -> Row:
@@ -169,10 +169,24 @@ def _exposed(world: World, claims: Iterable[Claim]) -> Iterator[Row]:
             yield _whole(address, FrontendFlag.OPEN)
 
 
-def _frontend(world: World, service: Service, served: Served, claim: Claim) -> Row:
-    place, choice = claim.place, served.choice
+def range_rows(service: Service, served: Served, claims: Iterable[Claim]) -> Iterator[Row]:
+    """Who may reach a load balancer's address that is among `claims`."""
+    if any(claim.origin is Origin.LOAD_BALANCER for claim in claims):
+        for network in ranges(service, served.version):
+            yield Row("source_ranges", range_key(served.id, network), _ALLOWED)
+
+
+def frontend_row(claim: Claim, row: Frontend) -> Row:
+    """`row` at the place of `claim`."""
+    place = claim.place
     key = FrontendKey(place.address, place.number, PROTOCOL_NUMBERS[place.protocol])
-    row = Frontend(
+    return Row("frontends", key.pack(), row.pack())
+
+
+def frontend(world: World, service: Service, served: Served, claim: Claim) -> Frontend:
+    """What clients get at the place of `claim`."""
+    choice = served.choice
+    return Frontend(
         service=served.id,
         local_service=served.local_id,
         backends=len(choice.cluster or ()),
@@ -181,7 +195,6 @@ def _frontend(world: World, service: Service, served: Served, claim: Claim) -> R
         ring_size=served.ring_size,
         flags=_flags(world, service, served, claim),
     )
-    return Row("frontends", key.pack(), row.pack())
 
 
 def _flags(world: World, service: Service, served: Served, claim: Claim) -> FrontendFlag:
@@ -203,6 +216,12 @@ def _flags(world: World, service: Service, served: Served, claim: Claim) -> Fron
     return flags
 
 
+def slot_rows(served: Served) -> Iterator[Row]:
+    """The endpoints that new flows go to, in the order of the choice."""
+    yield from _slots(served.id, served.slots)
+    yield from _slots(served.local_id, served.choice.local or ())
+
+
 def _slots(service: int, targets: Iterable[Endpoint]) -> Iterator[Row]:
     for index, target in enumerate(targets):
         slot = Slot(target.id, target.address, target.port)
@@ -222,7 +241,8 @@ def _ring(served: Served) -> Iterator[Row]:
             yield Row("rings", RingKey(served.id, chunk).pack(), row.pack())
 
 
-def _backends(served: Served) -> Iterator[Row]:
+def backend_rows(served: Served) -> Iterator[Row]:
+    """The endpoints that live."""
     cluster = {endpoint.id for endpoint in served.choice.cluster or ()}
     local = {endpoint.id for endpoint in served.choice.local or ()}
     outside = {endpoint.id for endpoint in served.choice.outside}

@@ -19,7 +19,6 @@ from weft.proxy.model.world import World
 from weft.proxy.plan.node import internal_ips
 
 LOOPBACKS: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
-_PLANNED = (Protocol.TCP, Protocol.UDP)
 
 
 class Origin(IntEnum):
@@ -56,8 +55,7 @@ def ports(service: Service) -> Iterable[ServicePort]:
     """One service port per number and protocol; the API allows no second one."""
     found: dict[tuple[int, Protocol], ServicePort] = {}
     for port in service.ports:
-        if port.protocol in _PLANNED:
-            found.setdefault((port.port, port.protocol), port)
+        found.setdefault((port.port, port.protocol), port)
     return found.values()
 
 

@@ -6,8 +6,8 @@ from weft.bpf.layout import UNSPECIFIED, SettingFlag, pack_u32
 from weft.bpf.layout import Settings as SettingsRow
 from weft.proxy.model.objects import Address, Kind, Link, Node
 from weft.proxy.model.world import Change, ClientAddress, Mode, SocketHook, World
-from weft.proxy.plan.links import HOLD_LINK
-from weft.proxy.plan.node import HELD, HOLD, OVERLAY, gateway, pod_cidr
+from weft.proxy.plan.links import HOLD_LINK, bridge_mac
+from weft.proxy.plan.node import BRIDGE, HELD, HOLD, OVERLAY, gateway, pod_cidr
 from weft.proxy.plan.rows import Planner, Row
 from weft.proxy.plan.uplinks import is_uplink
 
@@ -18,6 +18,7 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
     settings, own = world.settings, world.own_node()
     overlay = world.link(OVERLAY) if settings.has_overlay else None
     hold_from_pod, hold_to_pod = _hold_ends(world)
+    bridge = world.link(BRIDGE) if settings.mode is Mode.BRIDGE else None
     row = SettingsRow(
         host_netns=settings.host_netns_cookie,
         overlay_ifindex=overlay.ifindex if overlay is not None else 0,
@@ -33,8 +34,10 @@ def _rows(world: World, key: Hashable) -> Iterator[Row]:
         ask_port=settings.ask_port,
         hold_from_pod=hold_from_pod,
         hold_to_pod=hold_to_pod,
+        bridge_ifindex=bridge.ifindex if bridge is not None else 0,
         node4=_internal_ip(own, 4),
         node6=_internal_ip(own, 6),
+        bridge_mac=bridge_mac(BRIDGE) if bridge is not None else bytes(6),
     )
     yield Row("settings", pack_u32(0), row.pack())
 
@@ -72,7 +75,7 @@ def _flags(world: World, overlay: bool) -> SettingFlag:
 
 
 def _keys(change: Change, before: World, after: World) -> Iterable[Hashable]:
-    if change.kind is Kind.LINK and change.key in (OVERLAY, HOLD, HELD):
+    if change.kind is Kind.LINK and change.key in (OVERLAY, BRIDGE, HOLD, HELD):
         return (_KEY,)
     if change.kind is Kind.NODE and before.own_node() != after.own_node():
         return (_KEY,)

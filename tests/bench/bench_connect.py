@@ -90,7 +90,9 @@ def sub_cgroup(name: str) -> Iterator[Path]:
 
 def write_settings(datapath: Datapath) -> None:
     none = (UNSPECIFIED, UNSPECIFIED)
-    row = Settings(netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, *none, 0, 0, 0, 0, *none)
+    row = Settings(
+        netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, *none, 0, 0, 0, 0, 0, *none, bytes(6)
+    )
     datapath.tables["settings"].update({pack_u32(0): row.pack()})
 
 

@@ -30,6 +30,7 @@ from weft.bpf.layout import (
 from weft.proxy.model.world import World
 from weft.proxy.plan.hooks import Hook, HookPoint
 from weft.proxy.plan.links import BridgeLink, OverlayLink
+from weft.proxy.plan.nft import Chain, ChainKey, Member, Translate, Verdict
 from weft.proxy.plan.routes import Route
 from weft.proxy.plan.services_choice import backend_id
 
@@ -205,6 +206,36 @@ def _hooks(plan: Plan, world: World) -> Lines:
     return lines
 
 
+def _netfilter(plan: Plan, world: World) -> Lines:
+    """What each place leads to, by kind of client: endpoints in the order of the rules that choose
+    by chance, after those of clients that are remembered; no hooks.
+    """
+    lines: Lines = {}
+    for (table, key), verdict in plan.items():
+        if table == "nft" and isinstance(key, Member) and isinstance(verdict, Verdict):
+            address, port = key.values
+            chain = cast(Chain | None, plan.get((table, ChainKey(verdict.chain))))
+            name = f"{key.of.rstrip('46')} {place(cast(Address, address), cast(int, port))}"
+            targets = _translations(chain) if chain else []
+            lines[name] = sorted(targets) or verdict.chain or verdict.act.value
+    return lines
+
+
+def _translations(chain: Chain) -> list[str]:
+    steps = (step for rule in chain.rules for step in rule)
+    return [place(step.address, step.port) for step in steps if isinstance(step, Translate)]
+
+
+def _own_slots(plan: Plan, world: World) -> Lines:
+    """How many of the first slots of a frontend of netfilter's are this node's own."""
+    rows = ((FrontendKey.unpack(k), Frontend.unpack(v)) for k, v in _rows(plan, "frontends"))
+    return {
+        place(key.addr, key.port): row.ring_size
+        for key, row in rows
+        if row.flags & FrontendFlag.STACK
+    }
+
+
 _TABLES: Mapping[str, Callable[[Plan, World], object]] = {
     "services": _services,
     "alive": _alive,
@@ -217,4 +248,6 @@ _TABLES: Mapping[str, Callable[[Plan, World], object]] = {
     "links": _links,
     "routes": _routes,
     "hooks": _hooks,
+    "netfilter": _netfilter,
+    "own slots": _own_slots,
 }

@@ -237,7 +237,9 @@ def events_of_drops_are_read(guest: Guest) -> None:
 
 def _settings(guest: Guest) -> None:
     none = (UNSPECIFIED, UNSPECIFIED)
-    row = Settings(netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, *none, 0, 0, 0, 0, *none)
+    row = Settings(
+        netns_cookie(), 0, 0, 0, jiffies_hz(), 0, 0, 0, *none, 0, 0, 0, 0, 0, *none, bytes(6)
+    )
     guest.datapath.tables["settings"].update({pack_u32(0): row.pack()})
 
 

@@ -122,8 +122,10 @@ class Scene:
             ask_port=ASK_PORT,
             hold_from_pod=0,
             hold_to_pod=0,
+            bridge_ifindex=0,
             node4=UNSPECIFIED,
             node6=UNSPECIFIED,
+            bridge_mac=bytes(6),
         )
         self.node.put("settings", 0, replace(row, **changes))  # type: ignore[arg-type]
 

@@ -93,7 +93,7 @@ class SmallNode:
         self.view = View(self.loop, self.tables)
 
     def _targets(self) -> Mapping[str, Target]:
-        targets: dict[str, Target] = {name: Rows() for name in ("links", "routes", "hooks")}
+        targets: dict[str, Target] = {name: Rows() for name in ("links", "routes", "hooks", "nft")}
         for name in ROW_TABLES - targets.keys():
             zero = bytes(TABLES[name].value_size) if TABLES[name].kind is TableKind.ARRAY else b""
             targets[name] = TableTarget(self.tables[name], zero)

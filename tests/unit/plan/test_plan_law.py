@@ -25,6 +25,7 @@ from weft.proxy.plan import (
     routes,
     sandboxes,
     services,
+    services_sctp,
     uplinks,
     workloads,
 )
@@ -35,6 +36,7 @@ from weft.proxy.plan.rows import Planner
 
 MOVED_BY = {
     services.PLANNER: (Kind.SERVICE, Kind.SLICE, Kind.NODE, Kind.LINK),
+    services_sctp.PLANNER: (Kind.SERVICE, Kind.SLICE, Kind.NODE, Kind.LINK),
     hostports.PLANNER: (Kind.POD, Kind.ATTACHMENT, Kind.SERVICE, Kind.NODE, Kind.LINK),
     nodes.PLANNER: (Kind.NODE, Kind.LINK, Kind.SERVICE_CIDR, Kind.PATH_MTU),
     settings_row.PLANNER: (Kind.NODE, Kind.LINK),
