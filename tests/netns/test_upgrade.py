@@ -14,8 +14,9 @@ import pytest
 
 from deploy.netlab import Lab, LabNode, Pod, manifests
 from deploy.netlab.node import ANSWER
-from deploy.netlab.shell import in_namespace, stop, wait_for
+from deploy.netlab.shell import in_namespace, run, stop, wait_for
 from tests.netns import versions
+from tests.netns.ask import Host
 from tests.netns.conftest import assert_dump_equals_plan, lab_name
 from tests.netns.crashing import CRASHED, STEPS
 from weft.bpf import syscall
@@ -23,10 +24,12 @@ from weft.bpf.layout import TABLES
 
 pytestmark = pytest.mark.long
 
-PORT, VIP = 8080, "10.96.7.1"
+PORT, VIP, VIP6 = 8080, "10.96.7.1", "fd00:10:96::7:1"
+NUMBERS_VIP, TOLD_VIP = "10.96.7.2", "10.96.7.3"
 HERE = Path(__file__).parent
 
-# Sends a line every 5 ms on one connection; prints the longest wait for its echo, in seconds.
+# Sends a line every 5 ms on one connection; prints the longest wait for its echo, in seconds, and
+# whom the socket says it talks to in the end.
 PACED = """
 import socket, sys, time
 from pathlib import Path
@@ -42,7 +45,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as s:
         assert lines.readline() == "x\\n"
         longest_s = max(longest_s, time.monotonic() - started_s)
         time.sleep(0.005)
-    print(longest_s)
+    print(longest_s, s.getpeername()[0])
 """
 
 # Sends numbers every 5 ms, for ever, to whoever asked last.
@@ -64,19 +67,21 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
             pass
 """
 
-# Asks once, then only listens; prints how many numbers came and how many are missing between them.
+# Asks once, then only listens; prints how many numbers came, how many are missing between them, and
+# from whom all came.
 LISTENING = """
 import socket, sys
 from pathlib import Path
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
     s.settimeout(5)
-    s.connect((sys.argv[1], int(sys.argv[2])))
-    s.send(b"?")
-    numbers = [int(s.recv(100))]
+    s.sendto(b"?", (sys.argv[1], int(sys.argv[2])))
+    heard = [s.recvfrom(100)]
     Path(sys.argv[3]).touch()
     while not Path(sys.argv[4]).exists():
-        numbers.append(int(s.recv(100)))
-    print(len(numbers), numbers[-1] - numbers[0] + 1 - len(numbers))
+        heard.append(s.recvfrom(100))
+    numbers = [int(text) for text, _ in heard]
+    missed = numbers[-1] - numbers[0] + 1 - len(numbers)
+    print(len(numbers), missed, *{peer[0] for _, peer in heard})
 """
 
 # The client answers to nobody: what comes for it passes as part of a flow that it began, or never.
@@ -90,7 +95,8 @@ CLOSED = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Two nodes; clients on east that nobody may call, servers on west and outside.
+    """Two nodes; clients on east that nobody may call, servers on west and outside, a client
+    outside whose route to Services leads to east.
 
     meshed: the client whose sockets dial VIPs as they are, so that every packet is translated.
     """
@@ -120,15 +126,20 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         meshed = lab.nodes[0].add_pod(
             "meshed", labels={"door": "closed"}, annotations={"weft.dev/socket-hook": "off"}
         )
-        web, numbers = lab.nodes[1].add_pod("web"), lab.nodes[1].add_pod("numbers")
+        web = lab.nodes[1].add_pod("web")
         lab.nodes[1].serve(web, PORT)
-        _background(stack, lab, numbers.command(sys.executable, "-c", NUMBERS, str(PORT)))
+        for name, vip in (("numbers", NUMBERS_VIP), ("told", TOLD_VIP)):
+            pod = lab.nodes[1].add_pod(name)
+            _background(stack, lab, pod.command(sys.executable, "-c", NUMBERS, str(PORT)))
+            _put_service(lab, name, "UDP", [vip], pod)
         outside = in_namespace(
             lab.switch, lab.cgroup, [sys.executable, ANSWER, "outside", str(PORT)]
         )
         _background(stack, lab, outside)
-        _put_service(lab, "web", "TCP", VIP, web)
-        _put_service(lab, "numbers", "UDP", "10.96.7.2", numbers)
+        _put_service(lab, "web", "TCP", [VIP, VIP6], web)
+        for vip, of_east in zip((VIP, VIP6), lab.nodes[0].underlay, strict=True):
+            via = of_east.split("/")[0]
+            run("ip", "-n", lab.switch, "route", "add", vip, "via", via)
         wait_for("the Service", lambda: "web" in lab.nodes[0].weft("services"))
         yield Stage(lab, client, meshed, old, new)
 
@@ -139,11 +150,13 @@ def _background(stack: ExitStack, lab: Lab, argv: list[str]) -> None:
     wait_for("the server", ready.exists)
 
 
-def _put_service(lab: Lab, name: str, protocol: str, vip: str, pod: Pod) -> None:
+def _put_service(lab: Lab, name: str, protocol: str, vips: list[str], pod: Pod) -> None:
+    ports = [("main", protocol, PORT)]
     lab.manifests.put(
-        manifests.service(name, "default", [vip], [("main", protocol, 80)]),
-        manifests.endpoint_slice(
-            f"{name}-4", "default", name, pod.addresses, [("main", protocol, PORT)]
+        manifests.service(name, "default", vips, [("main", protocol, 80)]),
+        *(
+            manifests.endpoint_slice(f"{name}-{v}", "default", name, pod.addresses, ports, v)
+            for v in (4, 6)
         ),
     )
 
@@ -154,29 +167,44 @@ class Flows:
 
     end: Path
     paced: dict[str, "subprocess.Popen[bytes]"]
-    listening: "subprocess.Popen[bytes]"
+    listening: dict[str, "subprocess.Popen[bytes]"]
+    dialled: dict[str, str]
+    """Whom each connection dialled: what its socket is to say, too, whatever it was given."""
 
-    def finish(self) -> tuple[dict[str, float], int, int]:
-        """Longest waits of the connections in seconds; numbers heard; numbers missed."""
+    def finish(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Of each connection its longest wait in seconds and its peer; of each listener how many
+        numbers it heard and missed, and from whom."""
         self.end.touch()
-        said = {name: one.communicate(timeout=30)[0] for name, one in self.paced.items()}
-        heard, missed = map(int, self.listening.communicate(timeout=30)[0].split())
-        return {name: float(text) for name, text in said.items()}, heard, missed
+        paced, listening = (
+            {name: one.communicate(timeout=30)[0].decode().split() for name, one in group.items()}
+            for group in (self.paced, self.listening)
+        )
+        return paced, listening
 
 
 @pytest.fixture
 def flows(stage: Stage, tmp_path: Path) -> Iterator[Flows]:
-    """Connections through a VIP, chosen by the socket and by the packet, one masqueraded to the
-    outside, and numbers through a VIP that the server sends on its own."""
-    end, client = tmp_path / "end", stage.client
-    to = {
+    """Connections through VIPs, chosen by the socket, by the packet and for clients outside; some
+    masqueraded to the outside; numbers through a VIP that the server sends on its own, to a pod and
+    to the node."""
+    end, client, east = tmp_path / "end", stage.client, stage.east
+    outside = Host(stage.lab.switch, stage.lab.cgroup)
+    to: dict[str, tuple[Pod | LabNode | Host, str, str]] = {
         "vip": (client, VIP, "80"),
+        "vip6": (client, VIP6, "80"),
         "vip-by-packet": (stage.meshed, VIP, "80"),
+        "vip6-by-packet": (stage.meshed, VIP6, "80"),
         "outside": (client, stage.lab.outside[0], str(PORT)),
+        "outside6": (client, stage.lab.outside[1], str(PORT)),
+        "from-the-node": (east, VIP, "80"),
+        "from-outside": (outside, VIP, "80"),
+        "from-outside6": (outside, VIP6, "80"),
     }
     with ExitStack() as stack:
 
-        def start(name: str, script: str, of: Pod, *to: str) -> "subprocess.Popen[bytes]":
+        def start(
+            name: str, script: str, of: Pod | LabNode | Host, *to: str
+        ) -> "subprocess.Popen[bytes]":
             argv = of.command(sys.executable, "-c", script, *to, str(tmp_path / name), str(end))
             process = subprocess.Popen(argv, stdout=subprocess.PIPE)
             stack.callback(stop, process)
@@ -185,7 +213,11 @@ def flows(stage: Stage, tmp_path: Path) -> Iterator[Flows]:
 
         paced = {name: start(name, PACED, *where) for name, where in to.items()}
         assert f"{VIP}:80" in connections(stage.meshed), "its socket dialled the VIP itself"
-        yield Flows(end, paced, start("numbers", LISTENING, client, "10.96.7.2", "80"))
+        listening = {
+            vip: start(vip, LISTENING, who, vip, "80")
+            for who, vip in ((client, NUMBERS_VIP), (east, TOLD_VIP))
+        }
+        yield Flows(end, paced, listening, {name: where[1] for name, where in to.items()})
 
 
 def connections(pod: Pod) -> str:
@@ -245,11 +277,16 @@ def links(node: LabNode) -> dict[str, int]:
 
 
 def assert_all_lived(flows: Flows) -> None:
-    waits_s, heard, missed = flows.finish()
-    print(f"waits {waits_s}, heard {heard}, missed {missed}")
-    assert heard > 100
-    assert missed <= 1
-    assert all(wait_s < 1.5 for wait_s in waits_s.values()), "more than a segment sent again"
+    paced, listening = flows.finish()
+    print(f"waits {paced}, heard and missed {listening}")
+    assert {name: peer for name, (_, peer) in paced.items()} == flows.dialled
+    assert all(float(wait_s) < 1.5 for wait_s, _ in paced.values()), (
+        "more than a segment sent again"
+    )
+    for vip, (heard, missed, *peers) in listening.items():
+        assert int(heard) > 100
+        assert int(missed) <= 1
+        assert peers == [vip]
 
 
 def test_flows_outlive_an_upgrade_a_downgrade_and_an_upgrade(stage: Stage, flows: Flows) -> None:

@@ -67,7 +67,7 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 """,
         """	struct address addr;
 	__be16 port;
-	__u16 pad;
+	__be16 client_port; /* what the backend is to see of the client; 0: its own */
 	__u32 seen; /* jiffies, low 32 bits */
 };
 
@@ -75,11 +75,46 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 	__u32 seen;
 	struct address addr;
 	__be16 port;
-	__u16 pad;
+	__be16 client_port;
 	__u32 pad2;
 };
 
 /* affinities""",
+        # The rest of what the programs remember: keys turned round, values moved or wider.
+        """	__u64 service;
+	struct address client;
+};""": """	struct address client;
+	__u64 service;
+};""",
+        """	__u64 cookie;
+	struct address addr; /* the backend */
+	__be16 port;
+	__u16 pad0;
+""": """	struct address addr;
+	__u64 cookie;
+	__be16 port;
+	__u16 pad0;
+""",
+        """struct socket_vip {
+""": """struct socket_vip {
+	__u32 marker;
+""",
+        """	__be32 id;
+	__u8 proto;
+	__u8 pad[3];
+};""": """	__u32 proto;
+	__be32 id;
+};""",
+        """struct fragment {
+""": """struct fragment {
+	__u32 marker;
+""",
+        """	__u32 translated; /* one went through a Service here */
+	__u32 by_stack;	  /* one's flow took the stack */
+""": """	__u64 marker;
+	__u32 by_stack;
+	__u32 translated;
+""",
     },
 }
 """Texts of headers and what a later version has in their place."""
