@@ -943,25 +943,32 @@ class FragmentKey:
         )
 
 
-_FRAGMENT = struct.Struct("=2s2s")
+_FRAGMENT = struct.Struct("=2s2sB3xI")
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
     """struct fragment"""
 
-    SIZE: ClassVar[int] = 4
+    SIZE: ClassVar[int] = 12
 
     sport: int
     dport: int
+    proto: int
+    seen: int
 
     def pack(self) -> Packed:
-        return _FRAGMENT.pack(self.sport.to_bytes(2, "big"), self.dport.to_bytes(2, "big"))
+        return _FRAGMENT.pack(
+            self.sport.to_bytes(2, "big"),
+            self.dport.to_bytes(2, "big"),
+            self.proto,
+            self.seen,
+        )
 
     @classmethod
     def unpack(cls, data: Packed) -> Self:
         row = _FRAGMENT.unpack(data)
-        return cls(int.from_bytes(row[0], "big"), int.from_bytes(row[1], "big"))
+        return cls(int.from_bytes(row[0], "big"), int.from_bytes(row[1], "big"), row[2], row[3])
 
 
 _COUNTER = struct.Struct("=QQ")
@@ -1257,9 +1264,12 @@ LAYOUTS: Final = {
         "pad:__u8[3]@37",
     ),
     "Fragment": (
-        "4",
+        "12",
         "sport:__be16@0",
         "dport:__be16@2",
+        "proto:__u8@4",
+        "pad:__u8[3]@5",
+        "seen:__u32@8",
     ),
     "Counter": (
         "16",
@@ -1459,7 +1469,7 @@ TABLES: Final[dict[str, TableSpec]] = {
         "FragmentKey",
         "Fragment",
         40,
-        4,
+        12,
         8192,
         False,
         True,

@@ -61,7 +61,7 @@ static void hold_key(const struct packet *p, bool fragment, struct fragment_key 
 	if (!fragment)
 		return;
 	key->id = p->fragment_id;
-	key->proto = p->tuple.proto;
+	key->proto = p->fragment_proto;
 }
 
 /* A pod of another node whose labels did not arrive yet, or match nothing that any policy names. */

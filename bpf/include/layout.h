@@ -322,18 +322,21 @@ struct uplink {
 	__u32 flags; /* enum uplink_flag */
 };
 
-/* fragments: a datagram's ports, written by its first fragment. */
+/* fragments: a datagram's protocol and ports, written by its first fragment. */
 struct fragment_key {
 	struct address src;
 	struct address dst;
 	__be32 id;
-	__u8 proto;
+	__u8 proto; /* IPv6: 0 */
 	__u8 pad[3];
 };
 
 struct fragment {
 	__be16 sport;
 	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+	__u32 seen; /* jiffies, low 32 bits */
 };
 
 /* counters (per CPU), index reason * DIRECTION_COUNT + direction. */

@@ -83,7 +83,8 @@ struct packet {
 	u8 is_copy;	/* what ends here nobody misses: the packet went on, or is the kernel's */
 	u8 again;	/* `target` is the link that gets it once more */
 	u8 may_cut;	/* IPv4 that routers may fragment */
-	u8 pad[4];
+	u8 fragment_proto; /* in a fragment's key; IPv6: 0 */
+	u8 pad[3];
 	u64 buffer[16]; /* headers under construction */
 };
 

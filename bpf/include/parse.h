@@ -6,6 +6,8 @@
 #ifndef WEFT_PARSE_H
 #define WEFT_PARSE_H
 
+#include "extension.h"
+#include "icmp.h"
 #include "packet.h"
 
 #define IPV4_OPTIONS_MAX 40 /* bytes, so options too */
@@ -13,23 +15,6 @@
 #define IPV4_NO_OPERATION 1
 #define IPV4_LOOSE_ROUTE 131
 #define IPV4_STRICT_ROUTE 137
-#define EXTENSIONS_MAX 6 /* RFC 8200 knows no limit; nobody sends more */
-
-struct extension {
-	u8 next;
-	u8 length;
-	__be16 fragment_offset; /* the fragment header's; a routing header's type and segments left */
-	__be32 fragment_id;
-};
-
-struct icmp_head {
-	u8 type;
-	u8 code;
-	__sum16 checksum;
-	__be16 id;
-	__be16 sequence;
-};
-
 /* The first `bytes` of the packet, contiguous; NULL: it is shorter. */
 static void *head_of(struct __sk_buff *skb, u32 bytes)
 {
@@ -49,110 +34,6 @@ static void *transport_of(struct __sk_buff *skb, struct packet *p, void *direct,
 	if (direct && direct + bytes <= (void *)(long)skb->data_end)
 		return direct;
 	return bpf_skb_load_bytes(skb, p->l4, p->buffer, bytes) ? 0 : p->buffer;
-}
-
-static bool is_icmp_error(const struct packet *p)
-{
-	if (p->tuple.proto == IPPROTO_ICMPV6)
-		return p->icmp_type >= ICMP6_UNREACHABLE && p->icmp_type <= ICMP6_PARAMETER_PROBLEM;
-	return p->icmp_type == ICMP4_UNREACHABLE || p->icmp_type == ICMP4_TIME_EXCEEDED ||
-	       p->icmp_type == ICMP4_PARAMETER_PROBLEM;
-}
-
-static bool is_icmp_echo(u8 proto, u8 type)
-{
-	if (proto == IPPROTO_ICMPV6)
-		return type == ICMP6_ECHO || type == ICMP6_ECHO_REPLY;
-	return type == ICMP4_ECHO || type == ICMP4_ECHO_REPLY;
-}
-
-static enum packet_kind icmp6_kind(u8 type)
-{
-	switch (type) {
-	case ICMP6_MLD_QUERY ... ICMP6_MLD_DONE:
-	case ICMP6_MLD2_REPORT:
-	case ICMP6_ROUTER_SOLICIT:
-	case ICMP6_NEIGHBOUR_SOLICIT:
-	case ICMP6_NEIGHBOUR_ADVERT:
-		return KIND_NEIGHBOUR;
-	case ICMP6_ROUTER_ADVERT:
-	case ICMP6_REDIRECT:
-		return KIND_ROUTER;
-	}
-	return KIND_PLAIN;
-}
-
-/* The ports of the packet that an error embeds, where it has such; false: it is no flow's. */
-static bool parse_embedded_ports(struct __sk_buff *skb, struct packet *p)
-{
-	struct icmp_head head = {};
-
-	switch (p->embedded.proto) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_SCTP:
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		break;
-	default:
-		return true;
-	}
-	if (bpf_skb_load_bytes(skb, p->embedded_l4, &head, sizeof(head)))
-		return false;
-	if (p->embedded.proto == IPPROTO_ICMP || p->embedded.proto == IPPROTO_ICMPV6) {
-		p->embedded.sport = p->embedded.dport = head.id;
-		return is_icmp_echo(p->embedded.proto, head.type);
-	}
-	p->embedded.sport = *(__be16 *)&head.type;
-	p->embedded.dport = head.checksum;
-	return true;
-}
-
-/* Too big, says a router of a datagram's first fragment: only that one has ports. */
-static bool skip_embedded_fragment(struct __sk_buff *skb, struct packet *p)
-{
-	struct extension e;
-
-	if (bpf_skb_load_bytes(skb, p->embedded_l4, &e, sizeof(e)))
-		return false;
-	p->embedded.proto = e.next;
-	p->embedded_l4 += sizeof(e);
-	return !(e.fragment_offset & BE16(IPV6_FRAGMENT_OFFSET));
-}
-
-static bool parse_embedded_ip(struct __sk_buff *skb, struct packet *p)
-{
-	u32 at = p->l4 + sizeof(struct icmp_head);
-
-	if (p->family == 4) {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
-			return false;
-		set_ipv4(&p->embedded.src, ip.saddr);
-		set_ipv4(&p->embedded.dst, ip.daddr);
-		p->embedded.proto = ip.protocol;
-		p->embedded_l4 = at + ip.ihl * 4;
-		return !(ip.frag_off & BE16(IPV4_FRAGMENT_OFFSET));
-	}
-	struct ipv6hdr ip6;
-
-	if (bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)))
-		return false;
-	set_ipv6(&p->embedded.src, &ip6.saddr);
-	set_ipv6(&p->embedded.dst, &ip6.daddr);
-	p->embedded.proto = ip6.nexthdr;
-	p->embedded_l4 = at + sizeof(ip6);
-	return ip6.nexthdr != IPPROTO_FRAGMENT || skip_embedded_fragment(skb, p);
-}
-
-/* An error counts as one only if it embeds what its receiver sent; else it is a plain packet. */
-static void parse_embedded(struct __sk_buff *skb, struct packet *p)
-{
-	__builtin_memset(&p->embedded, 0, sizeof(p->embedded));
-	if (parse_embedded_ip(skb, p) && parse_embedded_ports(skb, p) &&
-	    same_address(&p->embedded.src, &p->tuple.dst))
-		p->kind = KIND_ICMP_ERROR;
 }
 
 static enum reason parse_icmp(struct __sk_buff *skb, struct packet *p, void *direct)
@@ -259,33 +140,13 @@ static enum reason parse_ipv4(struct __sk_buff *skb, struct packet *p, struct ip
 		p->fragment = FRAGMENT_FIRST;
 	p->may_cut = !(fragment & IPV4_DONT_FRAGMENT);
 	p->fragment_id = ip->id;
+	p->fragment_proto = ip->protocol;
 	if (header > sizeof(*ip)) {
 		if (has_source_route(skb, l3 + sizeof(*ip), p->l4))
 			return REASON_SOURCE_ROUTED;
 		return parse_transport(skb, p, 0);
 	}
 	return parse_transport(skb, p, ip + 1);
-}
-
-static bool is_extension(u8 next)
-{
-	switch (next) {
-	case IPPROTO_HOPOPTS:
-	case IPPROTO_ROUTING:
-	case IPPROTO_DSTOPTS:
-	case IPPROTO_AH:
-	case IPPROTO_FRAGMENT:
-		return true;
-	}
-	return false;
-}
-
-/* From an extension to the next header. */
-static u32 extension_bytes(u8 next, const struct extension *e)
-{
-	if (next == IPPROTO_FRAGMENT)
-		return 8;
-	return next == IPPROTO_AH ? (e->length + 2) * 4 : (e->length + 1) * 8;
 }
 
 static void note_fragment6(struct packet *p, const struct extension *e)
@@ -305,7 +166,7 @@ static enum reason skip_extensions(struct __sk_buff *skb, struct packet *p)
 
 	for (i = 0; i < EXTENSIONS_MAX; i++) {
 		if (!is_extension(p->tuple.proto))
-			return REASON_NONE;
+			break;
 		if (bpf_skb_load_bytes(skb, p->l4, &e, sizeof(e)))
 			return REASON_MALFORMED;
 		bytes = extension_bytes(p->tuple.proto, &e);
@@ -319,7 +180,9 @@ static enum reason skip_extensions(struct __sk_buff *skb, struct packet *p)
 		if (p->fragment == FRAGMENT_LATER)
 			return REASON_NONE;
 	}
-	return REASON_MALFORMED;
+	/* Asked of memory: see skip_embedded_extensions. */
+	asm volatile("" : : : "memory");
+	return is_extension(p->tuple.proto) ? REASON_MALFORMED : REASON_NONE;
 }
 
 static enum reason parse_ipv6(struct __sk_buff *skb, struct packet *p, struct ipv6hdr *ip,

@@ -12,7 +12,7 @@ from typing import TypeAlias
 Address: TypeAlias = IPv4Address | IPv6Address
 
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
-HOP_BY_HOP, FRAGMENT, NO_NEXT = 0, 44, 59
+HOP_BY_HOP, ROUTING, FRAGMENT, NO_NEXT, DESTINATION = 0, 43, 44, 59, 60
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 ECHO = {4: 8, 6: 128}
 ECHO_REPLY = {4: 0, 6: 129}
@@ -28,6 +28,8 @@ class Packet:
     """One IP packet in an Ethernet frame. data: what follows the transport header, of ICMP what
     follows its checksum. sport, dport: of ICMP its type and code. offset: of a fragment, in bytes.
     whole: IPv4 that no router may fragment. tcp_options: in words of 4 bytes.
+    options: IPv4's, or IPv6's hop-by-hop header. behind: IPv6's other extension headers, by their
+    numbers; they follow the fragment header, and only the first fragment has them.
     checksums_hold: of a packet that was read, its own and not what it embeds."""
 
     src: Address
@@ -44,6 +46,7 @@ class Packet:
     options: bytes = b""
     tcp_options: bytes = b""
     whole: bool = False
+    behind: tuple[tuple[int, bytes], ...] = ()
     more: bool = False
     offset: int = 0
     ident: int = 0
@@ -105,6 +108,10 @@ class Packet:
 
     def _ipv6(self) -> bytes:
         body, following = self.transport, self.proto
+        for number, header in reversed(self.behind):
+            if not self.offset:
+                body = bytes([following]) + header[1:] + body
+            following = number
         if self.more or self.offset:
             where = self.offset | int(self.more)
             body = struct.pack("!BBHI", following, 0, where, self.ident) + body
@@ -139,6 +146,15 @@ def echo(request: Packet, ident: int, *, reply: bool = False) -> Packet:
     proto = ICMP if request.version == 4 else ICMP6
     data = struct.pack("!HH", ident, 1) + b"ping"
     return replace(request, proto=proto, sport=kinds[request.version], dport=0, data=data)
+
+
+def too_big(src: Address, dst: Address, about: bytes) -> Packet:
+    """An ICMP error that says which MTU `about` does not fit: fragmentation needed (RFC 1191), or
+    packet too big (RFC 4443 3.2)."""
+    mtu = struct.pack("!I", 1280)
+    if src.version == 4:
+        return Packet(src=src, dst=dst, proto=ICMP, sport=UNREACHABLE[4], dport=4, data=mtu + about)
+    return Packet(src=src, dst=dst, proto=ICMP6, sport=2, data=mtu + about)
 
 
 def unreachable(src: Address, dst: Address, about: bytes) -> Packet:
@@ -183,10 +199,14 @@ def read_network(data: bytes, version: int) -> Packet:
         src=IPv6Address(data[8:24]), dst=IPv6Address(data[24:40]), proto=data[6], hops=data[7]
     )
     body = data[40 : 40 + _u16(data, 4)]
-    if base.proto == FRAGMENT:
-        where = _u16(body, 2)
-        base = replace(base, proto=body[0], more=bool(where & 1), offset=where & 0xFFF8)
-        body = body[8:]
+    while base.proto in (HOP_BY_HOP, ROUTING, DESTINATION, FRAGMENT) and not base.offset:
+        length = 8
+        if base.proto == FRAGMENT:
+            where = _u16(body, 2)
+            base = replace(base, more=bool(where & 1), offset=where & 0xFFF8)
+        else:
+            length = (body[1] + 1) * 8
+        base, body = replace(base, proto=body[0]), body[length:]
     return _with_transport(base, body)
 
 

@@ -62,7 +62,7 @@ def test_a_byte_string_of_the_wrong_length_is_refused() -> None:
 
 def test_a_port_beyond_16_bits_is_refused() -> None:
     with pytest.raises(OverflowError):
-        layout.Fragment(65536, 1).pack()
+        layout.Fragment(65536, 1, 17, 0).pack()
 
 
 def test_a_reason_has_one_name_and_bounds_are_constants() -> None:
