@@ -4,21 +4,30 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
+from itertools import chain
+from typing import Any
 
 import pytest
 
 from deploy.netlab import Lab, LabNode, Pod, manifests
 from deploy.netlab.shell import wait_for
+from tests.netns.ask import Host
 from tests.netns.outside import serve
 from tests.netns.path_stage import underlay
+from tests.netns.strict import take_strict_paths
 
 pytestmark = pytest.mark.long
 
 PORT = 8080
 VIP_PORT = 80
 VIPS = {4: "10.96.2.1", 6: "fd00:10:96::2:1"}
+HOSTED_VIPS = {4: "10.96.2.2", 6: "fd00:10:96::2:2"}
+"""Of the Service whose endpoint is east itself: the stack carries its clients' flows."""
+NODE_PORT = 30_095
 REPAIRED_WITHIN_S = 2.0
 ASKING_S = 1.0
 """What asking everybody may take when all answer."""
@@ -46,7 +55,8 @@ with ThreadPoolExecutor(len(asked)) as pool:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A client and a server on east, a server on west, and one outside; a VIP over west's."""
+    """A client and a server on east, a server on west, and one outside; Services over west's pod,
+    exposed at a node port too, and over east. The host outside comes to all of them by east."""
 
     lab: Lab
     client: Pod
@@ -57,7 +67,11 @@ class Stage:
     def east(self) -> LabNode:
         return self.lab.nodes[0]
 
-    def pairs(self, version: int) -> Iterator[tuple[Pod | LabNode, str, str, int]]:
+    @property
+    def outside(self) -> Host:
+        return Host(self.lab.switch, self.lab.cgroup)
+
+    def pairs(self, version: int) -> Iterator[tuple[Pod | LabNode | Host, str, str, int]]:
         """Everyone who talks to someone by way of east: from where, in words, to what address."""
         east, west = self.lab.nodes
         here, there = (str(pod.address(version)) for pod in (self.here, self.there))
@@ -72,21 +86,30 @@ class Stage:
         yield east, "node to pod there", there, PORT
         yield east, "node to VIP", VIPS[version], VIP_PORT
         yield west, "other node to pod here", here, PORT
+        yield self.outside, "outside to pod here", here, PORT
+        yield self.outside, "outside to VIP", VIPS[version], VIP_PORT
+        yield self.outside, "outside to VIP of the node", HOSTED_VIPS[version], VIP_PORT
+        yield self.outside, "outside to node port", underlay(east, version), NODE_PORT
 
     def silent(self) -> list[str]:
         """The pairs that do not talk now."""
         pairs = [*self.pairs(4), *self.pairs(6)]
-        found: list[str] = []
-        askers: tuple[Pod | LabNode, ...] = (self.client, self.there, *self.lab.nodes)
-        for asker in askers:
+        askers: tuple[Pod | LabNode | Host, ...] = (
+            self.client, self.there, *self.lab.nodes, self.outside,
+        )  # fmt: skip
+
+        def ask(asker: Pod | LabNode | Host) -> list[str]:
             asked = [
                 (name, address, port, kind)
                 for who, name, address, port in pairs
                 for kind in ("SOCK_STREAM", "SOCK_DGRAM")
-                if who is asker
+                if who == asker
             ]
-            found += json.loads(asker.run(sys.executable, "-c", ASK, json.dumps(asked)))
-        return found
+            found: list[str] = json.loads(asker.run(sys.executable, "-c", ASK, json.dumps(asked)))
+            return found
+
+        with ThreadPoolExecutor(len(askers)) as pool:
+            return list(chain.from_iterable(pool.map(ask, askers)))
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +118,8 @@ def stage(lab: Lab) -> Iterator[Stage]:
     stage = Stage(lab, east.add_pod("client"), east.add_pod("here"), west.add_pod("there"))
     east.serve(stage.here, PORT)
     west.serve(stage.there, PORT)
-    ports = [("tcp", "TCP", VIP_PORT), ("udp", "UDP", VIP_PORT)]
-    targets = [("tcp", "TCP", PORT), ("udp", "UDP", PORT)]
-    lab.manifests.put(
-        manifests.service("web", "default", list(VIPS.values()), ports),
-        *(
-            manifests.endpoint_slice(
-                f"web-{v}", "default", "web", stage.there.addresses, targets, v
-            )
-            for v in (4, 6)
-        ),
-    )
+    route_from_outside(stage)
+    publish(stage)
     with ExitStack() as stack:
         for name, namespace in hosts_of(lab).items():
             serve(lab, stack, namespace, name, PORT)
@@ -116,6 +130,33 @@ def stage(lab: Lab) -> Iterator[Stage]:
 def hosts_of(lab: Lab) -> dict[str, str]:
     """Namespaces of who answers beside pods, by name."""
     return {**{node.name: node.namespace for node in lab.nodes}, "outside": lab.switch}
+
+
+def route_from_outside(stage: Stage) -> None:
+    """What an operator's router has for clients of pods and Services: all by east."""
+    for version, cidr in zip((4, 6), stage.east.pod_cidrs, strict=True):
+        east = underlay(stage.east, version)
+        for target in (cidr, VIPS[version], HOSTED_VIPS[version]):
+            stage.outside.run("ip", "route", "replace", target, "via", east)
+
+
+def publish(stage: Stage) -> None:
+    hosts = [ip_address(underlay(stage.east, version)) for version in (4, 6)]
+    ports = [("tcp", "TCP", VIP_PORT), ("udp", "UDP", VIP_PORT)]
+    targets = [("tcp", "TCP", PORT), ("udp", "UDP", PORT)]
+    for name, vips, endpoints in (
+        ("web", VIPS, list(stage.there.addresses)),
+        ("hosted", HOSTED_VIPS, hosts),
+    ):
+        service: Any = manifests.service(name, "default", list(vips.values()), ports)
+        if name == "web":
+            exposed = [{**one, "nodePort": NODE_PORT} for one in service["spec"]["ports"]]
+            service["spec"] |= {"type": "NodePort", "ports": exposed}
+        slices = [
+            manifests.endpoint_slice(f"{name}-{v}", "default", name, endpoints, targets, v)
+            for v in (4, 6)
+        ]
+        stage.lab.manifests.put(service, *slices)
 
 
 def link_of(node: LabNode, pod: Pod) -> str:
@@ -220,17 +261,22 @@ EVERYWHERE: dict[str, Vandalism] = {
         "add chain inet fw f { type filter hook forward priority 10; policy drop; }'"
     ),
     "nft flush ruleset": on_east("nft flush ruleset"),
+    "strict reverse paths": lambda stage: take_strict_paths(*stage.lab.nodes),
+    "the hold link deleted": on_east("ip link del weft.hold"),
     "legacy iptables": on_east(
         "iptables-legacy -P FORWARD DROP", "ip6tables-legacy -P FORWARD DROP"
     ),
 }
+ROUTED = {"routes to pods here": on_east("ip route flush proto 87", "ip -6 route flush proto 87")}
 BY_MODE: dict[str, dict[str, Vandalism]] = {
-    "vxlan": {
-        "routes to pods here": on_east("ip route flush proto 87", "ip -6 route flush proto 87"),
+    "vxlan": ROUTED
+    | {
         "the overlay's addresses": on_east("ip addr flush dev weft.vx"),
         "the overlay down": on_east("ip link set weft.vx down"),
         "the overlay deleted": on_east("ip link del weft.vx"),
     },
+    "direct": ROUTED,
+    "auto": ROUTED,
     "bridge": {
         "the bridge's addresses": on_east("ip addr flush dev weft0"),
         "the bridge down": on_east("ip link set weft0 down"),
@@ -239,21 +285,7 @@ BY_MODE: dict[str, dict[str, Vandalism]] = {
         "the overlay deleted": on_east("ip link del weft.vx"),
     },
 }
-ROUTED = (
-    "a file for sysctl",
-    "systemd-networkd",
-    "strict rp_filter on each link",
-    "node's routes to pods there",
-    "every neighbour",
-    "a firewall of nftables",
-)
-"""What is done to nodes in `direct` and `auto`: vxlan's but for what leads between them."""
-
-CASES = [
-    *(("vxlan", name) for name in EVERYWHERE | BY_MODE["vxlan"]),
-    *(("bridge", name) for name in EVERYWHERE | BY_MODE["bridge"]),
-    *((mode, name) for mode in ("direct", "auto") for name in ROUTED),
-]
+CASES = [(mode, name) for mode, own in BY_MODE.items() for name in EVERYWHERE | own]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +294,8 @@ CASES = [
 def test_all_talk_again_within_two_seconds(stage: Stage, mode: str, name: str) -> None:
     maps = stage.east.folder / "bpf" / "weft" / "maps"
     pinned = sorted(path.name for path in maps.iterdir())
-    (EVERYWHERE | BY_MODE.get(mode, {}))[name](stage)
+    links = weft_links(stage.east)
+    (EVERYWHERE | BY_MODE[mode])[name](stage)
     silent: list[str] = []
 
     def talk() -> bool:
@@ -274,6 +307,11 @@ def test_all_talk_again_within_two_seconds(stage: Stage, mode: str, name: str) -
     except TimeoutError:
         pytest.fail(f"{silent}\n{stage.east.log_tail(5)}")
     wait_for("the pins", lambda: maps.exists() and pinned == sorted(p.name for p in maps.iterdir()))
+    wait_for("its links", lambda: weft_links(stage.east) == links)
+
+
+def weft_links(node: LabNode) -> set[str]:
+    return {name for name in node.run("ls", "/sys/class/net").split() if name.startswith("weft")}
 
 
 @pytest.mark.parametrize("mode", ["vxlan", "bridge"], scope="module")
