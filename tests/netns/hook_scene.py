@@ -28,6 +28,21 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
+def wait_until_carrying(*links: str, namespace: str = "") -> None:
+    """Of a veth pair that was just set up, the end that was first gets its queue from a worker of
+    the kernel (net/core/link_watch.c, 6.18); until then it loses frames without a word.
+
+    namespace: a named one; "": this thread's.
+    """
+    place = ("-n", namespace) if namespace else ()
+
+    def carry() -> bool:
+        shown = (run("ip", *place, "-json", "link", "show", "dev", link) for link in links)
+        return all('"operstate":"UP"' in one for one in shown)
+
+    wait_for(carry, f"{', '.join(links)} to carry frames")
+
+
 @contextmanager
 def namespace(name: str) -> Iterator[str]:
     run("ip", "netns", "add", name)

@@ -1,6 +1,5 @@
 """The hold link as the kernel makes it: mended, bounded, and late by as much as it should be."""
 
-import json
 import os
 import socket
 import time
@@ -10,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.netns.hook_scene import inside, namespace, run, wait_for
+from tests.netns.hook_scene import inside, namespace, run, wait_until_carrying
 from weft.proxy.apply.links import LinksTarget
 from weft.proxy.plan.links import HOLD_LINK
 from weft.proxy.plan.node import HELD, HOLD
@@ -62,17 +61,10 @@ def test_what_cannot_delay_says_what_the_kernel_needs_and_stays_short(there: str
     assert "mtu 1500" in run("ip", "link", "show", "dev", HOLD)
 
 
-def both_carry() -> bool:
-    """Of a veth pair that was just set up, the end that was first gets its queue from a worker of
-    the kernel (net/core/link_watch.c, 6.18); until then it loses frames without a word."""
-    shown = [json.loads(run("ip", "-json", "link", "show", "dev", end)) for end in (HOLD, HELD)]
-    return all(link["operstate"] == "UP" for (link,) in shown)
-
-
 @contextmanager
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     """One to send into the link, one that gets what comes out."""
-    wait_for(both_carry, "both ends to have their queues")
+    wait_until_carrying(HOLD, HELD)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as into:
         into.bind((HOLD, EXPERIMENT))
         # Else the socket waits for the link.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.netns.hook_scene import inside, namespace, run
+from tests.netns.hook_scene import inside, namespace, run, wait_until_carrying
 from tests.packet.packets import Packet, read
 from tests.packet.runner import Node
 from tests.packet.scene import ADDRESSES, HOST_MAC, MAC_A, Scene
@@ -45,6 +45,7 @@ def link(here: str, name: str, mac: bytes, there: str, far: str, far_mac: bytes)
         "peer", "name", far, "address", far_mac.hex(":"), "netns", there)  # fmt: skip
     run("ip", "-n", here, "link", "set", name, "up")
     run("ip", "-n", there, "link", "set", far, "up")
+    wait_until_carrying(name, namespace=here)
 
 
 @pytest.fixture(scope="module")

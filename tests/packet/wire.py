@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from tests.netns.hook_scene import inside, namespace, run, wait_for
+from tests.netns.hook_scene import inside, namespace, run, wait_for, wait_until_carrying
 from tests.packet.packets import UDP, Address, Packet
 from tests.packet.runner import Node
 from tests.packet.scene import ADDRESSES, MAC_B
@@ -54,6 +54,7 @@ def wired(node: Node) -> Iterator[Wire]:
             "peer", "name", "far", "netns", there)  # fmt: skip
         run("ip", "-n", there, "link", "set", "far", "up")
         run("ip", "-n", here, "link", "set", "under", "up")
+        wait_until_carrying("far", namespace=there)
         for version, bits in ((4, "24"), (6, "64")):
             address = f"{ADDRESSES[version].uplink}/{bits}"
             nodad = ["nodad"] if version == 6 else []
