@@ -162,11 +162,11 @@ static enum reason remember_client(struct packet *p)
 }
 
 /*
- * What the stack hands on to another node's pod. A node that is a client of a Service is masked:
- * the pod would answer it past this node. So are others whose flow says so.
+ * What the stack hands on to another node's pod. A node that is a client of a Service is to be
+ * masked: the pod would answer it past this node. So are others whose flow says so.
  */
-static enum reason carry_client(struct __sk_buff *skb, struct packet *p, const struct settings *s,
-				const struct workload *src)
+static enum reason carry_client(struct packet *p, const struct settings *s,
+				const struct workload *src, bool *masked)
 {
 	struct flow *flow;
 
@@ -180,7 +180,8 @@ static enum reason carry_client(struct __sk_buff *skb, struct packet *p, const s
 		refresh_flow(p, s, flow);
 	if (!(flow->flags & FLOW_TRANSLATED) || !is_by_stack(flow->path) || is_reply(p, flow))
 		return REASON_NONE;
-	return put_mask(skb, p, s, p->family == 4 ? &s->gateway4 : &s->gateway6);
+	*masked = true;
+	return REASON_NONE;
 }
 
 /* Whether what this link brought may be a client. A pod is one to be masked only where the setting
@@ -195,7 +196,7 @@ static bool may_be_client(const struct settings *s, u32 from, const struct workl
  * gateway address, as above.
  */
 static enum reason wrap_sctp(struct __sk_buff *skb, struct packet *p, const struct settings *s,
-			     const struct workload *pod)
+			     const struct workload *pod, bool *masked)
 {
 	struct prefix *client = pod ? 0 : prefix_of(&p->tuple.src);
 	bool node = client && (client->flags & PREFIX_NODE);
@@ -208,12 +209,28 @@ static enum reason wrap_sctp(struct __sk_buff *skb, struct packet *p, const stru
 	if (is_own_gateway(s, &p->tuple.src))
 		return REASON_NONE;
 	if (!node && skb->ingress_ifindex)
-		return carry_client(skb, p, s, pod);
+		return carry_client(p, s, pod, masked);
 	by_stack();
-	reason = p->kind == KIND_PLAIN
-			 ? masquerade(skb, p, s, p->family == 4 ? &s->gateway4 : &s->gateway6)
-			 : masquerade_error(skb, p, s, 0);
-	return reason == REASON_MASQUERADED || reason == REASON_NOT_OURS ? REASON_NONE : reason;
+	p->wire = p->tuple;
+	*masked = true;
+	return REASON_NONE;
+}
+
+/* Whether a packet for another node's pods goes, and under whose address. */
+static enum reason wrap(struct __sk_buff *skb, struct packet *p, const struct settings *s,
+			const struct workload *src, u32 from)
+{
+	enum reason reason = REASON_NONE;
+	bool masked = false;
+
+	if (is_sctp(p))
+		reason = wrap_sctp(skb, p, s, src, &masked);
+	else if (may_be_client(s, from, src))
+		reason = carry_client(p, s, src, &masked);
+	if (reason || !masked)
+		return reason;
+	/* In one place: what masquerading may come to is most of what the verifier follows here. */
+	return put_mask(skb, p, s, p->family == 4 ? &s->gateway4 : &s->gateway6);
 }
 
 static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
@@ -241,10 +258,7 @@ static enum reason handle_to_overlay(struct __sk_buff *skb, struct packet *p)
 	if (!prefix || !(prefix->flags & PREFIX_REMOTE))
 		return return_to_entry(skb, p, s);
 	node = prefix->node;
-	if (is_sctp(p))
-		reason = wrap_sctp(skb, p, s, src);
-	else
-		reason = may_be_client(s, from, src) ? carry_client(skb, p, s, src) : REASON_NONE;
+	reason = wrap(skb, p, s, src, from);
 	if (reason)
 		return reason;
 	return set_tunnel(skb, s, &node) ? REASON_HELPER_FAILED : REASON_TUNNELLED;
