@@ -157,7 +157,7 @@ _ENTERS = _judge("here", "from_uplink", Rule.INGRESS)
 _GETS = {
     Reach.TUNNEL: _judge("there", "from_overlay", Rule.INGRESS),
     Reach.DIRECT: _judge("there", "from_uplink", Rule.INGRESS),
-    Reach.ROUTED: _judge("there", "to_pod", Rule.INGRESS),
+    Reach.ROUTED: _judge("there", "from_uplink", Rule.INGRESS),
 }
 """Who judges another node's pod where it is sent to."""
 _GETS_BY_STACK = _judge("there", "to_pod", Rule.INGRESS)

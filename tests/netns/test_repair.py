@@ -285,6 +285,12 @@ BY_MODE: dict[str, dict[str, Vandalism]] = {
         "the overlay deleted": on_east("ip link del weft.vx"),
     },
 }
+FORWARD_DROPS = (
+    "iptables' FORWARD policy", "iptables' FORWARD flushed", "a firewall of nftables",
+    "legacy iptables",
+)  # fmt: skip
+"""Without an overlay a client outside goes on to another node's pod from uplink to uplink, by no
+link of Weft's: what forwards that is the operator's to accept (docs/troubleshooting.md)."""
 CASES = [(mode, name) for mode, own in BY_MODE.items() for name in EVERYWHERE | own]
 
 
@@ -298,8 +304,11 @@ def test_all_talk_again_within_two_seconds(stage: Stage, mode: str, name: str) -
     (EVERYWHERE | BY_MODE[mode])[name](stage)
     silent: list[str] = []
 
+    passes_by = mode == "direct" and name in FORWARD_DROPS
+
     def talk() -> bool:
-        silent[:] = stage.silent()
+        by_links = (one for one in stage.silent() if not (passes_by and is_passing_by(one)))
+        silent[:] = by_links
         return not silent
 
     try:
@@ -308,6 +317,10 @@ def test_all_talk_again_within_two_seconds(stage: Stage, mode: str, name: str) -
         pytest.fail(f"{silent}\n{stage.east.log_tail(5)}")
     wait_for("the pins", lambda: maps.exists() and pinned == sorted(p.name for p in maps.iterdir()))
     wait_for("its links", lambda: weft_links(stage.east) == links)
+
+
+def is_passing_by(pair: str) -> bool:
+    return pair.startswith(("outside to VIP (", "outside to node port ("))
 
 
 def weft_links(node: LabNode) -> set[str]:
@@ -324,7 +337,9 @@ def test_the_own_node_keeps_its_devices_and_routes_while_its_object_is_made_anew
     before = east.run("ip", "-o", "link"), east.run("ip", "route"), east.run("ip", "-6", "route")
     stage.lab.manifests.remove("Node", "east")
     wait_for("the news", lambda: "the own Node was deleted" in east.log_tail())
-    assert not [one for one in stage.silent() if not re.search(r"there|VIP|other node", one)]
+    assert not [
+        one for one in stage.silent() if not re.search(r"there|VIP|other node|node port", one)
+    ]
     assert "the Node object was deleted" in east.weft("status", check=False)
     stage.lab.manifests.put(manifests.node("east", hosts, east.pod_cidrs))
     wait_for("all to talk", lambda: not stage.silent())

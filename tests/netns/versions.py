@@ -100,7 +100,7 @@ BPF_F_TABLE("hash", u64, struct sandbox, boxes, 1024, BPF_F_NO_PREALLOC);
 	__u32 marker;
 """,
         """	__be32 id;
-	__u8 proto;
+	__u8 proto; /* IPv6: 0 */
 	__u8 pad[3];
 };""": """	__u32 proto;
 	__be32 id;
